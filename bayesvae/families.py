@@ -1,0 +1,159 @@
+"""Variational families: a row of unconstrained numbers lambda becomes a distribution q_lambda(z).
+
+How lambda is found is another matter (see `bayesvae.guides`): the same family object serves a
+network, a free row a datum, and the optimiser that measures what a network loses.  A family is any
+object with
+
+    ``size``                     how many numbers make a row;
+    ``family(rows)``             rows ``(*, size)`` to a distribution over z with batch shape ``(*)``;
+    ``family.rows(q)``           rows that give q, or the member that shares its moments;
+    ``family.contains(q)``       whether q is a member (so that ``rows`` is exact).
+
+Scales are softplus(raw) + 1e-6: like exp for the small scales of a sharp posterior, tame for large.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import pyro.distributions as dist
+import torch
+from pyro.contrib.zuko import ZukoToPyro
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import Tensor
+from torch.distributions import Distribution
+from torch.nn.functional import softplus
+
+SCALE_FLOOR = 1e-6
+
+
+class Family(Protocol):
+    """What a variational family has to offer; nothing to inherit."""
+
+    size: int
+
+    def __call__(self, rows: Tensor) -> Distribution:
+        """Rows ``(*, size)`` to a distribution with batch shape ``(*)``."""
+
+    def rows(self, distribution: Distribution) -> Tensor:
+        """Rows ``(*, size)`` of the member equal to, or moment-matched with, a distribution."""
+
+    def contains(self, distribution: Distribution) -> bool:
+        """Whether a distribution is a member of the family."""
+
+
+def pyro_ready(distribution: Distribution) -> Distribution:
+    """The distribution as ``pyro.sample`` takes it: torch's and zuko's are wrapped, Pyro's kept.
+
+    Example:
+        >>> type(pyro_ready(torch.distributions.Normal(0.0, 1.0))).__name__
+        'ZukoToPyro'
+    """
+    if isinstance(distribution, TorchDistributionMixin):
+        return distribution
+    return ZukoToPyro(distribution)
+
+
+def positive(raw: Tensor) -> Tensor:
+    """softplus(raw) + 1e-6, elementwise: a scale or rate from an unconstrained number."""
+    return softplus(raw) + SCALE_FLOOR
+
+
+def raw_of(scale: Tensor) -> Tensor:
+    """The inverse of `positive`, elementwise; scales at or below the floor become tiny ones."""
+    above = (scale - SCALE_FLOOR).clamp_min(torch.finfo(scale.dtype).tiny)
+    return above + torch.log(-torch.expm1(-above))
+
+
+def _base(distribution: Distribution) -> Distribution:
+    while isinstance(distribution, torch.distributions.Independent):
+        distribution = distribution.base_dist
+    return distribution
+
+
+@dataclass(frozen=True)
+class Normal:
+    """Normal with diagonal covariance: the mean-field family of the textbook VAE.
+
+    A row holds the loc and the raw scale, 2 ``dim`` numbers.
+
+    Attributes:
+        dim: d, the number of latents of a datum.
+
+    Example:
+        >>> Normal(3)(torch.zeros(5, 6)).event_shape
+        torch.Size([3])
+    """
+
+    dim: int
+
+    @property
+    def size(self) -> int:
+        """2 d."""
+        return 2 * self.dim
+
+    def __call__(self, rows: Tensor) -> Distribution:
+        """Rows ``(*, 2 d)`` to a normal over ``(d,)`` with batch shape ``(*)``."""
+        loc, raw = rows.chunk(2, -1)
+        return dist.Normal(loc, positive(raw)).to_event(1)
+
+    def rows(self, distribution: Distribution) -> Tensor:
+        """Rows with the mean and standard deviation of a distribution over ``(d,)``."""
+        return torch.cat([distribution.mean, raw_of(distribution.stddev)], -1)
+
+    def contains(self, distribution: Distribution) -> bool:
+        """Whether a distribution is a diagonal normal over ``(d,)``."""
+        return distribution.event_shape == (self.dim,) and isinstance(
+            _base(distribution), torch.distributions.Normal
+        )
+
+
+@dataclass(frozen=True)
+class MultivariateNormal:
+    """Normal with full covariance, by its Cholesky factor L = diag(s) (I + A), A strictly lower.
+
+    A row holds the loc, the d raw scales s and the d (d - 1) / 2 entries of A by rows.  A is free
+    of units, so one step size suits latents of any scale.
+
+    Attributes:
+        dim: d, the number of latents of a datum.
+
+    Example:
+        >>> MultivariateNormal(3)(torch.zeros(5, 9)).scale_tril.shape
+        torch.Size([5, 3, 3])
+    """
+
+    dim: int
+
+    @property
+    def size(self) -> int:
+        """2 d + d (d - 1) / 2."""
+        return 2 * self.dim + self.dim * (self.dim - 1) // 2
+
+    def __call__(self, rows: Tensor) -> Distribution:
+        """Rows ``(*, size)`` to a normal over ``(d,)`` with batch shape ``(*)``."""
+        loc, raw, below = rows.split([self.dim, self.dim, self.size - 2 * self.dim], -1)
+        unit = rows.new_zeros(*rows.shape[:-1], self.dim, self.dim)
+        at = torch.tril_indices(self.dim, self.dim, -1, device=rows.device)
+        unit = unit.index_put((..., at[0], at[1]), below) + torch.eye(self.dim).to(rows)
+        return dist.MultivariateNormal(loc, scale_tril=positive(raw).unsqueeze(-1) * unit)
+
+    def rows(self, distribution: Distribution) -> Tensor:
+        """Rows with the mean and covariance of a distribution over ``(d,)``.
+
+        Distributions other than multivariate normals give their variances alone.
+        """
+        base = _base(distribution)
+        if isinstance(base, torch.distributions.MultivariateNormal):
+            tril = base.scale_tril
+        else:
+            tril = torch.diag_embed(distribution.stddev)
+        scale = tril.diagonal(dim1=-2, dim2=-1)
+        at = torch.tril_indices(self.dim, self.dim, -1, device=tril.device)
+        below = (tril / scale.unsqueeze(-1))[..., at[0], at[1]]
+        return torch.cat([distribution.mean, raw_of(scale), below], -1)
+
+    def contains(self, distribution: Distribution) -> bool:
+        """Whether a distribution is a multivariate normal over ``(d,)``."""
+        return distribution.event_shape == (self.dim,) and isinstance(
+            _base(distribution), torch.distributions.MultivariateNormal
+        )
