@@ -251,16 +251,17 @@ class Loader:
     ) -> None:
         if not isinstance(x, Tensor):
             raise TypeError(f"Loader needs a tensor; got {type(x).__name__}. Use loader(...).")
-        self.x, self.size = x, len(x) if x.ndim else 0
-        self.batch_size, self.shuffle = batch_size, shuffle
-        self.transform, self.drop_last = transform, drop_last
-        _check_sizes(self.size // batch_size if drop_last and batch_size > 0 else self.size, self)
+        self.x, self.size = x, len(x) if x.ndim and x.numel() else 0
+        _check_sizes(self.size, batch_size, drop_last)
         _check_finite(x)
         if transform is torch.bernoulli:
             _check_grey_levels(x)
+        self.batch_size, self.shuffle = batch_size, shuffle
+        self.transform, self.drop_last = transform, drop_last
 
     def __len__(self) -> int:
-        return (self.size if self.drop_last else self.size + self.batch_size - 1) // self.batch_size
+        whole, rest = divmod(self.size, self.batch_size)
+        return whole if self.drop_last or not rest else whole + 1
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         # Drawn on the CPU: one seed gives one order of the data on every device.
@@ -271,3 +272,207 @@ class Loader:
             index = order[part]
             x = self.x[index] if self.shuffle else self.x[part]
             yield (x if self.transform is None else self.transform(x)), index
+
+
+_KEPT = ("num_workers", "pin_memory", "timeout", "worker_init_fn", "multiprocessing_context")
+_KEPT += ("generator", "prefetch_factor", "persistent_workers")
+
+
+class _DatasetLoader:
+    """Batches of a torch DataLoader over a map-style data set, with positions for labels."""
+
+    def __init__(
+        self, source: DataLoader, batch_sampler: Iterable[list[int]] | None = None
+    ) -> None:
+        _check_map_style(source.dataset)
+        if source.batch_sampler is None:
+            raise ValueError(
+                "A loader needs a DataLoader that forms batches; got batch_size=None. Give it a "
+                "batch_size or a batch_sampler."
+            )
+        batch_sampler = source.batch_sampler if batch_sampler is None else batch_sampler
+        self.source, self.size = source, len(source.dataset)
+        self.batch_size: int | None = getattr(batch_sampler, "batch_size", None)
+        drop_last = getattr(batch_sampler, "drop_last", False)
+        _check_sizes(self.size, self.batch_size or 1, drop_last)
+        self._batches = DataLoader(
+            _Positioned(source.dataset, source.collate_fn),
+            batch_sampler=batch_sampler,
+            collate_fn=tuple,
+            **{name: getattr(source, name) for name in _KEPT},
+        )
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return iter(self._batches)
+
+
+class _Positioned(Dataset):
+    """Serves whole batches with their positions, all that a DataLoader with a sampler asks for."""
+
+    def __init__(self, dataset: Dataset, collate: Callable[[list], Any]) -> None:
+        self.dataset, self.collate = dataset, collate
+
+    def __getitems__(self, index: list[int]) -> tuple[Tensor, Tensor]:
+        fetch = getattr(self.dataset, "__getitems__", None)
+        items = fetch(index) if fetch else [self.dataset[i] for i in index]
+        if self.collate is default_collate:
+            # The labels go first: they need not be of a kind that collates.
+            items = [_first(item) for item in items]
+        return _first(self.collate(items)), torch.tensor(index, dtype=torch.int64)
+
+
+def _first(item: Any) -> Tensor:
+    x = item[0] if isinstance(item, tuple | list) else item
+    if not isinstance(x, Tensor):
+        raise TypeError(
+            f"A data set needs items that are tensors or tuples that begin with one; got "
+            f"{type(x).__name__}. Give it transform=torchvision.transforms.ToTensor(), or convert "
+            f"the items by torch.as_tensor."
+        )
+    return x
+
+
+Source: TypeAlias = Tensor | np.ndarray | Dataset | DataLoader | Loader | _DatasetLoader
+
+
+def loader(data: Source, batch_size: int = 128, shuffle: bool = False) -> Loader | _DatasetLoader:
+    """Return batches ``(x, index)`` of any usual source of data, without labels.
+
+    Args:
+        data: A tensor or array ``(N, *event)``, whose dtype is kept; a map-style `Dataset`; or a
+            `DataLoader` or `Loader`, each with a batch size and order of its own. Of items that
+            are tuples, the first entry is kept.
+        batch_size: Data per batch, where `data` does not say.
+        shuffle: Draw a new order for each epoch, where `data` does not say.
+
+    Returns:
+        A re-iterable with `size`, the number N of data in the data set, ``len``, the number of
+        batches, and `batch_size` (None where a batch sampler does not say). What this function
+        returned, and a `Loader`, come back as they are.
+
+    Raises:
+        TypeError: If `data` is none of these, or iterable-style.
+        ValueError: If `data` is empty or not finite, or `batch_size` below one.
+
+    Example:
+        >>> x, index = next(iter(loader(np.eye(3), batch_size=2)))
+        >>> x.shape, index.tolist()
+        (torch.Size([2, 3]), [0, 1])
+    """
+    if isinstance(data, Loader | _DatasetLoader):
+        return data
+    if isinstance(data, DataLoader):
+        return _DatasetLoader(data)
+    if isinstance(data, torch.utils.data.TensorDataset):
+        data = data.tensors[0]
+    if isinstance(data, np.ndarray):
+        # Copies only what torch cannot share: read-only memory and negative strides.
+        data = torch.from_numpy(np.require(data, requirements=["C", "W"]))
+    if isinstance(data, Tensor):
+        return Loader(data, batch_size, shuffle)
+    _check_map_style(data)
+    _check_sizes(len(data), batch_size)
+    return _DatasetLoader(DataLoader(data, batch_size, shuffle))
+
+
+def sequential(data: Source, batch_size: int | None = None) -> Loader | _DatasetLoader:
+    """Return batches ``(x, index)`` that visit each datum once and in order, for evaluation.
+
+    Args:
+        data: As `loader`. Transforms and the choice of a `SubsetRandomSampler` are kept; any other
+            order, and `drop_last`, are not.
+        batch_size: Data per batch; by default that of `data`, or 128 where it has none.
+
+    Returns:
+        As `loader`.
+
+    Raises:
+        TypeError: As `loader`.
+        ValueError: As `loader`.
+
+    Example:
+        >>> train = loader(torch.arange(5.0), batch_size=2, shuffle=True)
+        >>> [index.tolist() for _, index in sequential(train, batch_size=4)]
+        [[0, 1, 2, 3], [4]]
+    """
+    source = loader(data, 128 if batch_size is None else batch_size)
+    batch_size = (source.batch_size or 128) if batch_size is None else batch_size
+    _check_sizes(source.size, batch_size)
+    if isinstance(source, _DatasetLoader):
+        sampler = getattr(source.source.batch_sampler, "sampler", None)
+        subset = isinstance(sampler, torch.utils.data.SubsetRandomSampler)
+        order = sorted(map(int, sampler.indices)) if subset else range(source.size)
+        batches = torch.utils.data.BatchSampler(order, batch_size, drop_last=False)
+        return _DatasetLoader(source.source, batches)
+    # A copy, for the constructor would read all data again to see that they are finite.
+    source = copy.copy(source)
+    source.batch_size, source.shuffle, source.drop_last = batch_size, False, False
+    return source
+
+
+def rows(data: Source, limit: int | None = None) -> tuple[Tensor, Tensor]:
+    """Return the first data as one pair ``(x, index)``, for evaluators that need them together.
+
+    Args:
+        data: As `loader`. A transform is applied: dynamic binarisation draws at each call.
+        limit: Number of data L to return; all if None or more than there are.
+
+    Returns:
+        Data ``(L, *event)`` and positions ``(L,)``; views of data in memory without a transform.
+
+    Raises:
+        TypeError: As `loader`.
+        ValueError: As `loader`, or if `limit` is below one.
+
+    Example:
+        >>> rows(torch.arange(10.0), limit=2)
+        (tensor([0., 1.]), tensor([0, 1]))
+    """
+    if limit is not None and limit < 1:
+        raise ValueError(f"rows needs limit >= 1; got {limit}. Use None for all data.")
+    source = sequential(data)
+    limit = source.size if limit is None else min(limit, source.size)
+    if isinstance(source, Loader):
+        return next(iter(sequential(source, limit)))
+    batches = itertools.islice(source, math.ceil(limit / source.batch_size))
+    x, index = (torch.cat(parts)[:limit] for parts in zip(*batches, strict=True))
+    return x, index
+
+
+def _check_sizes(size: int, batch_size: int = 1, drop_last: bool = False) -> None:
+    if size < 1 or batch_size < 1 or (drop_last and size < batch_size):
+        raise ValueError(
+            f"A loader needs N >= 1 data of shape (N, *event) and batch_size >= 1, with drop_last "
+            f"also batch_size <= N; got N = {size} and batch_size = {batch_size}. Pass data, or "
+            f"another batch_size."
+        )
+
+
+def _check_finite(x: Tensor) -> None:
+    if x.is_floating_point() and not torch.stack(torch.aminmax(x)).isfinite().all():
+        raise ValueError(
+            f"A loader needs finite data; got {int((~x.isfinite()).sum())} values that are NaN or "
+            f"infinite. Drop their rows or impute them: x.isfinite() finds them."
+        )
+
+
+def _check_grey_levels(x: Tensor) -> None:
+    low, high = torch.aminmax(x)
+    if not (x.is_floating_point() and low >= 0 and high <= 1):
+        raise ValueError(
+            f"Binarisation needs floating-point grey levels in [0, 1]; got {x.dtype} from {low} "
+            f"to {high}. Divide by the largest level, as in x / 255."
+        )
+
+
+def _check_map_style(dataset: Any) -> None:
+    positions = hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
+    if not positions or isinstance(dataset, torch.utils.data.IterableDataset | Splits):
+        raise TypeError(
+            f"A loader needs a tensor, an array, or a data set with __getitem__ and __len__; got "
+            f"{type(dataset).__name__}. Gather iterable-style data by torch.stack(list(data)); of "
+            f"Splits pass the part, as in splits.train."
+        )

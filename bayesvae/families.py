@@ -132,10 +132,18 @@ class MultivariateNormal:
     def __call__(self, rows: Tensor) -> Distribution:
         """Rows ``(*, size)`` to a normal over ``(d,)`` with batch shape ``(*)``."""
         loc, raw, below = rows.split([self.dim, self.dim, self.size - 2 * self.dim], -1)
-        unit = rows.new_zeros(*rows.shape[:-1], self.dim, self.dim)
-        at = torch.tril_indices(self.dim, self.dim, -1, device=rows.device)
-        unit = unit.index_put((..., at[0], at[1]), below) + torch.eye(self.dim).to(rows)
+        zero_one = torch.tensor([0.0, 1.0]).to(rows).expand(*rows.shape[:-1], 2)
+        entries = torch.cat([below, zero_one], -1)
+        unit = entries[..., self._places(rows.device)]
         return dist.MultivariateNormal(loc, scale_tril=positive(raw).unsqueeze(-1) * unit)
+
+    def _places(self, device: torch.device) -> Tensor:
+        """Where in (entries of A, 0, 1) each entry of I + A is found, ``(d, d)``."""
+        below = self.size - 2 * self.dim
+        places = torch.full((self.dim, self.dim), below, device=device)
+        at = torch.tril_indices(self.dim, self.dim, -1, device=device)
+        places[at[0], at[1]] = torch.arange(below, device=device)
+        return places.fill_diagonal_(below + 1)
 
     def rows(self, distribution: Distribution) -> Tensor:
         """Rows with the mean and covariance of a distribution over ``(d,)``.

@@ -96,13 +96,14 @@ class PerDatapoint(nn.Module):
                 "PerDatapoint needs `index`, the data's positions; got None. Use a loader from "
                 "bayesvae.data, or Amortized(...)."
             )
-        if len(index) and not 0 <= int(index.min()) <= int(index.max()) < len(self.rows):
+        try:
+            return self.family(embedding(index, self.rows, sparse=self.sparse))
+        except IndexError as error:
             raise ValueError(
                 f"PerDatapoint holds rows for {len(self.rows)} data; got positions from "
                 f"{int(index.min())} to {int(index.max())}. Unseen data have no row: use "
                 "Amortized(...), or optimise their rows with compare(...)."
-            )
-        return self.family(embedding(index, self.rows, sparse=self.sparse))
+            ) from error
 
     def forward(self, x: Tensor, index: Tensor | None = None) -> Tensor:
         """Samples z ``(B, d)`` inside the data plate."""

@@ -14,6 +14,7 @@ beta and other weights live here and never in a model or a guide.
 from collections.abc import Callable
 from typing import Any
 
+from pyro.infer import ELBO, TraceMeanField_ELBO
 from torch import Tensor
 
 from bayesvae.trace import Program, log_terms
@@ -55,6 +56,45 @@ def elbo(
         model, guide, *batch, particles=particles, weighted=True, analytic_kl=analytic_kl
     )
     return terms.local.elbo.mean() + terms.shared.elbo.mean() / terms.size
+
+
+def per_datum(objective: Objective | ELBO, size: int) -> Objective:
+    """The objective itself, or Pyro's loss turned into a bound in nats per datum.
+
+    Args:
+        objective: one of ours, your own, or a Pyro ``ELBO`` object with a differentiable loss.
+        size: N; the data plate has to stand for as many (see `bayesvae.trace.sized`).
+
+    Raises:
+        TypeError: for anything else, and for ELBO objects without ``differentiable_loss``.
+    """
+    if not isinstance(objective, ELBO):
+        if callable(objective):
+            return objective
+        raise TypeError(
+            "An objective is a function (model, guide, *batch) -> Tensor () or a Pyro ELBO object; "
+            f"got {type(objective).__name__}."
+        )
+    if not hasattr(objective, "differentiable_loss"):
+        raise TypeError(
+            f"{type(objective).__name__} has no differentiable_loss. Use Trace_ELBO, "
+            "TraceMeanField_ELBO or bayesvae.objectives.elbo."
+        )
+
+    def bound(model: Program, guide: Program, *batch: Any) -> Tensor:
+        return -objective.differentiable_loss(model, guide, *batch) / size
+
+    return bound
+
+
+def is_pathwise(objective: Objective | ELBO) -> bool:
+    """Whether gradients reach the guide only through its draws.
+
+    Functions are taken to be pathwise unless they carry ``pathwise = False``.
+    """
+    if isinstance(objective, ELBO):
+        return isinstance(objective, TraceMeanField_ELBO)
+    return getattr(objective, "pathwise", True)
 
 
 def linear_warmup(steps: int, final: float = 1.0) -> Callable[[int], float]:

@@ -7,14 +7,12 @@ of the guide's own family, found for each datum by itself,
        inference gap        approximation gap      amortization gap
 
 ("Inference Suboptimality in Variational Autoencoders", Cremer, Li and Duvenaud, 2018). Data
-differ far more from one another than these bounds do, so gaps are drawn from per-datum
-differences and their standard errors are paired.
-
-Figures are not pyplot's: there is nothing to close, and no display is needed.
+differ far more from one another than these bounds do, so standard errors are those of paired
+differences. Figures are not pyplot's: nothing to close, no display needed.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
@@ -27,21 +25,14 @@ from matplotlib.figure import Figure
 
 Values: TypeAlias = torch.Tensor | np.ndarray | Sequence[float]
 
-# Colours that all kinds of colour vision keep apart ("Color Universal Design", Okabe and Ito,
-# 2008); eight inches shown at 800 pixels leave 10 pt text 14 pixels high.
+# "Color Universal Design" (Okabe and Ito, 2008): all kinds of colour vision keep these apart.
 _BLUE, _ORANGE, _GREEN, _PURPLE, _GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#555555"
 _GAPS = {"amortization gap": _ORANGE, "approximation gap": _BLUE, "inference gap": _PURPLE}
+_GAIN = "gain of another family's q*"
 _DASHES = ("-", (0, (4, 2)), (0, (1, 1.5)), "-.")
-_WIDTH, _LABEL, _LINE = 8.0, 1.3, 0.27
-_STYLE = {"font.size": 10, "axes.titlesize": 10, "legend.fontsize": 9, "legend.frameon": False}
-
-
-class _Block(NamedTuple):
-    """Images `(n, H, W)` or `(n, H, W, 3)`, or vectors `(n, D)`, under one label and scale."""
-
-    label: str
-    values: np.ndarray
-    scale: tuple[float, float]
+# Eight inches shown at 800 pixels leave 10 pt text 14 pixels high.
+_WIDTH, _LABEL = 8.0, 1.3
+_STYLE = {"font.size": 10, "legend.fontsize": 9, "legend.frameon": False}
 
 
 @rc_context(_STYLE)
@@ -50,9 +41,9 @@ def samples(
 ) -> Figure:
     """Blocks of a model's means and of the data drawn around them.
 
-    Datum `i` has the same place in every block. Means and draws share one grey scale: 0 to 1 if
-    all lie there, else their range. Vectors become heat-maps with a row for each datum; a vector
-    that is a flattened image is yours to reshape, `means.unflatten(-1, (28, 28))`.
+    Datum `i` has the same place in every block. Means and draws share one grey scale, 0 to 1 if
+    all lie there, else the range that the label gives. Vectors become heat-maps with a row for
+    each datum; one that is a flattened image is yours to reshape: `x.unflatten(-1, (28, 28))`.
 
     Args:
         means: `(n, H, W)`, `(n, 1, H, W)`, `(n, 3, H, W)` in colour, or vectors `(n, D)`.
@@ -76,20 +67,15 @@ def samples(
         if noise:
             raise ValueError("noise=True needs `draws`; got None. Pass draws, or noise=False.")
         (mean,) = _images(means=means)
-        return _stack([_Block("mean", mean, _range(mean))], columns)
+        return _stack([("mean", mean)], _range(mean), columns)
     mean, draw = _images(means=means, draws=draws)
-    top = np.abs(draw - mean).max() or 1.0
-    blocks = [
-        _Block("mean", mean, _range(mean, draw)),
-        _Block(f"+ noise\n(±{top:.2g})", draw - mean, (-top, top)),
-        _Block("= draw" if noise else "draw", draw, _range(mean, draw)),
-    ]
-    return _stack(blocks if noise else blocks[::2], columns)
+    blocks = [("mean", mean), ("+ noise", draw - mean), ("= draw" if noise else "draw", draw)]
+    return _stack(blocks if noise else blocks[::2], _range(mean, draw), columns)
 
 
 @rc_context(_STYLE)
 def reconstructions(originals: Values, means: Values, columns: int = 10) -> Figure:
-    """Data above their reconstructions, row by row, on one grey scale as in `samples`.
+    """Data above their reconstructions, row by row, on one scale as in `samples`.
 
     Args:
         originals: images or vectors, of a shape that `samples` takes.
@@ -110,11 +96,11 @@ def reconstructions(originals: Values, means: Values, columns: int = 10) -> Figu
     x, mean = _images(originals=originals, means=means)
     step = len(x) if x.ndim == 2 else max(columns, 1)
     blocks = [
-        _Block(label, values[start : start + step], _range(x, mean))
+        (label, values[start : start + step])
         for start in range(0, len(x), step)
         for label, values in (("original", x), ("reconstruction", mean))
     ]
-    return _stack(blocks, columns, group=2)
+    return _stack(blocks, _range(x, mean), columns, group=2)
 
 
 @rc_context(_STYLE)
@@ -150,15 +136,15 @@ def training_curve(
     named |= {} if validation is None else {"validation": validation}
     curves = _arrays(named, "Pass one value for each epoch, NaN if not evaluated.", finite=False)
     epoch = curves.pop("epochs")
-    axes = _fresh(3.4) if axes is None else axes
+    axes = axes or _fresh(3.4)
     for colour, (name, curve) in zip((_BLUE, _ORANGE), curves.items(), strict=False):
         seen = np.isfinite(curve)
         if not seen.any():
-            raise ValueError(f"`{name}` must have a finite value; got {len(seen)} NaN or inf.")
-        axes.plot(epoch[seen], curve[seen], color=colour, marker=_dot(seen.sum()), label=name)
-    best = np.nanargmax(curve)
-    label = f"best: {curve[best]:.2f}, epoch {epoch[best]:.0f}".replace("-", "−")
-    axes.plot(epoch[best], curve[best], "D", color="black", label=label)
+            raise ValueError(f"`{name}` must have a finite value; got {curve}. Did it diverge?")
+        axes.plot(epoch[seen], curve[seen], color=colour, marker=_marker(seen.sum()), label=name)
+    best = np.argmax(np.where(seen, curve, -np.inf))
+    text = f"best: {curve[best]:.2f}, epoch {epoch[best]:.0f}".replace("-", "−")
+    axes.plot(epoch[best], curve[best], "D", color="black", label=text)
     _limit(axes, np.stack(list(curves.values())))
     axes.set(xlabel="epoch", ylabel="ELBO (nats per datum)")
     axes.xaxis.get_major_locator().set_params(integer=True)
@@ -193,15 +179,6 @@ class GapRow(NamedTuple):
     own: str | None = None
 
 
-class _Rung(NamedTuple):
-    """A difference of two bounds `(n,)`, drawn from `start`; no gap's name for a mere gain."""
-
-    label: str
-    difference: np.ndarray
-    start: float = 0.0
-    gap: str | None = None
-
-
 @rc_context(_STYLE)
 def gaps(rows: Sequence[GapRow], axes: Axes | None = None) -> Axes:
     """Mean gaps, as a ladder from the guide's ELBO at 0 up to log p(x).
@@ -225,16 +202,17 @@ def gaps(rows: Sequence[GapRow], axes: Axes | None = None) -> Axes:
         [1.0, 1.0]
     """
     rows = _checked(rows)
-    axes = _fresh(_height(rows)) if axes is None else axes
+    axes = axes or _fresh(_height(rows))
     ticks: dict[float, str] = {}
     line = 0.0
     for row in rows:
-        line = _ladder(axes, row, line, ticks) + 0.6
+        line = _ladder(axes, row, line, ticks)
     axes.axvline(0.0, color=_GREY, linewidth=0.8)
     axes.set(ylim=(line - 0.9, -0.7), xlabel="nats per datum above the guide's ELBO (± 1 s.e.)")
     axes.set_yticks(list(ticks), list(ticks.values()))
     axes.tick_params(axis="y", length=0)
-    shown = {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    handles, labels = axes.get_legend_handles_labels()
+    shown = dict(zip(labels, handles, strict=True))
     axes.legend(shown.values(), shown, loc="lower left", bbox_to_anchor=(0, 1), ncols=4)
     return _despined(axes, "left")
 
@@ -259,16 +237,16 @@ def gap_curves(rows: Sequence[GapRow], axes: Axes | None = None) -> Axes:
         [1.0, 1.5]
     """
     rows = _checked(rows)
-    axes = _fresh(3.4) if axes is None else axes
-    for i, row in enumerate(rows):
-        n = len(row.guide)
-        for rung in _rungs(row):
-            if rung.gap is not None:
-                style = {"color": _GAPS[rung.gap], "linestyle": _DASHES[i % 4], "marker": _dot(n)}
-                style["label"] = f"{rung.gap}, {row.split}"
-                axes.plot((np.arange(n) + 0.5) * 100 / n, np.sort(rung.difference), **style)
+    axes = axes or _fresh(3.4)
+    for row, dashes in zip(rows, _DASHES, strict=False):
+        percent = (np.arange(len(row.guide)) + 0.5) * 100 / len(row.guide)
+        for _, name, difference in _rungs(row):
+            if name != _GAIN:
+                style = {"color": _GAPS[name], "label": f"{name}, {row.split}"}
+                style |= {"linestyle": dashes, "marker": _marker(len(percent))}
+                axes.plot(percent, np.sort(difference), **style)
     axes.axhline(0.0, color=_GREY, linewidth=0.8)
-    axes.set(xlim=(0, 100), xlabel="data, sorted by their gap (%)", ylabel="gap (nats per datum)")
+    axes.set(xlim=(0, 100), xlabel="data, sorted by their gap (%)", ylabel="gap (nats)")
     axes.legend(loc="upper left")
     return _despined(axes)
 
@@ -331,36 +309,34 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> Path:
 
 
 def _arrays(
-    named: Mapping[str, Values], remedy: str, finite: bool = True
+    named: Mapping[str, Values], remedy: str, finite: bool = True, dims: Sequence[int] = (1,)
 ) -> dict[str, np.ndarray]:
     """In float64, not empty, and all of the first one's shape."""
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     for name, values in named.items():
-        torched = isinstance(values, torch.Tensor)
-        array = values.detach().cpu().double().numpy() if torched else np.asarray(values, float)
-        arrays[name] = array
+        if isinstance(values, torch.Tensor):
+            values = values.detach().cpu().double().numpy()
+        arrays[name] = array = np.asarray(values, dtype=float)
         first, shape = next((other, array.shape) for other, array in arrays.items())
-        if array.shape != shape or array.size == 0:
-            rule = f"have the shape of `{first}`, {shape}," if name != first else "hold a datum"
-            raise ValueError(f"`{name}` must {rule}; got {array.shape}. {remedy}")
-        if finite and not np.isfinite(array).all():
-            bad = np.sum(~np.isfinite(array))
-            raise ValueError(f"`{name}` must be finite; got {bad} NaN or inf of {array.size}.")
+        rule = f"have the shape {shape} of `{first}`" if array.shape != shape else ""
+        rule = rule or ("" if array.size and array.ndim in dims else "hold one entry per datum")
+        if finite and not rule and not np.isfinite(array).all():
+            rule = "be finite everywhere"
+        if rule:
+            raise ValueError(f"`{name}` must {rule}; got shape {array.shape}, {array}. {remedy}")
     return arrays
 
 
 def _images(**named: Values) -> list[np.ndarray]:
     """Arrays `(n, H, W)`, `(n, H, W, 3)` or `(n, D)`."""
-    arrays = _arrays(named, "Pass one for each datum, in the same order.")
-    name, shape = next((name, array.shape) for name, array in arrays.items())
-    if len(shape) not in (2, 3) and (len(shape) != 4 or shape[1] not in (1, 3)):
-        raise ValueError(
-            f"`{name}` must be images (n, H, W), (n, 1, H, W), (n, 3, H, W) or vectors (n, D); "
-            f"got {shape}. Flatten leading dimensions into n."
-        )
-    if len(shape) == 4:
-        return [np.moveaxis(a, 1, -1) if shape[1] == 3 else a[:, 0] for a in arrays.values()]
-    return list(arrays.values())
+    kinds = "images (n, H, W), (n, 1, H, W), (n, 3, H, W) or vectors (n, D)"
+    arrays = list(_arrays(named, f"Pass {kinds}.", dims=(2, 3, 4)).values())
+    shape = arrays[0].shape
+    if len(shape) < 4:
+        return arrays
+    if shape[1] not in (1, 3):
+        raise ValueError(f"`{next(iter(named))}` must be {kinds}; got {shape}. Is n in front?")
+    return [np.moveaxis(a, 1, -1) if shape[1] == 3 else a[:, 0] for a in arrays]
 
 
 def _range(*arrays: np.ndarray) -> tuple[float, float]:
@@ -368,47 +344,48 @@ def _range(*arrays: np.ndarray) -> tuple[float, float]:
     return (0.0, 1.0) if low >= 0 and high <= 1 else (low, max(high, low + 1e-6))
 
 
-def _stack(blocks: Sequence[_Block], columns: int, group: int = 1) -> Figure:
-    """Blocks downwards, with space after each `group` of them."""
-    if blocks[0].values.ndim == 2:
-        return _heatmaps(blocks)
+def _stack(
+    blocks: Sequence[tuple[str, np.ndarray]],
+    scale: tuple[float, float],
+    columns: int,
+    group: int = 1,
+) -> Figure:
+    """Labelled blocks downwards, with space after each `group` of them."""
     if columns < 1:
-        raise ValueError(f"`columns` must be at least 1; got {columns}. 10 is the default.")
-    n, height, width = blocks[0].values.shape[:3]
-    cell = min(1.5, (_WIDTH - _LABEL) / columns)
-    size = _LABEL + cell * min(columns, n), 0.0
-    tall = [cell * height / width * -(-len(block.values) // columns) for block in blocks]
-    bottoms = np.cumsum([t + 0.15 * (i % group == 0) for i, t in enumerate(tall)])
-    figure = Figure(figsize=(size[0], bottoms[-1]))
-    for block, inches, bottom in zip(blocks, tall, bottoms, strict=True):
-        box = (_LABEL / size[0], 1 - bottom / bottoms[-1])
-        box += (1 - box[0], inches / bottoms[-1])
-        _tile(figure.add_axes(box), block, columns)
+        raise ValueError(f"`columns` must be at least 1; got {columns}. The default is 10.")
+    first = blocks[0][1]
+    if first.ndim == 2:
+        across, tall = _WIDTH - _LABEL, [min(max(0.12 * len(first), 1.0), 3.0)] * len(blocks)
+    else:
+        cell = min(1.5, (_WIDTH - _LABEL) / columns)
+        across = cell * min(columns, len(first))
+        cell *= first.shape[1] / first.shape[2]
+        tall = [cell * -(-len(values) // columns) for _, values in blocks]
+    spaces = [0.15 if i and i % group == 0 else 0.0 for i in range(len(blocks))]
+    width, bottoms = _LABEL + across, np.cumsum(tall) + np.cumsum(spaces)
+    figure = Figure(figsize=(width, bottoms[-1]))
+    for (label, values), inches, bottom in zip(blocks, tall, bottoms, strict=True):
+        box = (_LABEL / width, 1 - bottom / bottoms[-1], across / width, inches / bottoms[-1])
+        _tile(figure.add_axes(box), label, values, scale, columns)
     return figure
 
 
-def _tile(axes: Axes, block: _Block, columns: int) -> None:
-    low, high = block.scale
-    for i, image in enumerate(block.values):
+def _tile(
+    axes: Axes, label: str, values: np.ndarray, scale: tuple[float, float], columns: int
+) -> None:
+    if "noise" in label:
+        top = np.abs(values).max() or 1.0
+        scale = (-top, top)
+    low, high = scale
+    for i, image in enumerate(values if values.ndim > 2 else values[None]):
         row, column = divmod(i, columns)
         shown = (image - low) / (high - low) if image.ndim == 3 else image
         extent = (column + 0.03, column + 0.97, row + 0.97, row + 0.03)
         axes.imshow(shown, "gray", vmin=low, vmax=high, extent=extent, aspect="auto")
     axes.set(xlim=(0, min(columns, i + 1)), ylim=(row + 1, 0), xticks=[], yticks=[])
-    axes.set_ylabel(block.label, rotation=0, ha="right", va="center")
+    label += "" if scale == (0, 1) else f"\n{low:.2g} to {high:.2g}".replace("-", "−")
+    axes.set_ylabel(label, rotation=0, ha="right", va="center")
     _despined(axes, "left", "bottom")
-
-
-def _heatmaps(blocks: Sequence[_Block]) -> Figure:
-    tall = min(max(0.15 * len(blocks[0].values), 1.2), 3.0)
-    figure = Figure(figsize=(_WIDTH, tall * len(blocks)), layout="constrained")
-    for axes, block in zip(figure.subplots(len(blocks), squeeze=False).flat, blocks, strict=True):
-        low, high = block.scale
-        image = axes.imshow(block.values, "gray", vmin=low, vmax=high, aspect="auto")
-        axes.set(ylabel=f"{block.label}\ndatum")
-        figure.colorbar(image, ax=axes)
-    axes.set_xlabel("dimension")
-    return figure
 
 
 def _limit(axes: Axes, curves: np.ndarray) -> None:
@@ -437,5 +414,70 @@ def _checked_row(row: GapRow) -> GapRow:
             f"'{row.own}'. Use None for a guide that is not of one family."
         )
     named = {"log_evidence": row.log_evidence, "guide": row.guide, **row.bounds}
-    arrays = _arrays(named, f"Pass (n,) values per datum of '{row.split}', not their mean.")
-    return GapRow(row.split, *(arrays.pop(k) for k in named if k not in row.bounds), arrays, row.own)
+    arrays = _arrays(named, f"Pass values for each datum of '{row.split}', not their mean.")
+    evidence, guide = arrays.pop("log_evidence"), arrays.pop("guide")
+    return GapRow(row.split, evidence, guide, arrays, row.own)
+
+
+def _rungs(row: GapRow) -> list[tuple[str, str, np.ndarray]]:
+    """Label, name and differences `(n,)` of each gap, then of each other family's gain."""
+    best = row.bounds.get(row.own, row.guide)
+    rungs = [
+        (f"guide → {row.own} q*", "amortization gap", best - row.guide),
+        (f"{row.own} q* → log p(x)", "approximation gap", row.log_evidence - best),
+    ]
+    if row.own is None:
+        rungs = [("guide → log p(x)", "inference gap", row.log_evidence - row.guide)]
+    others = (name for name in row.bounds if name != row.own)
+    return rungs + [(f"guide → {name} q*", _GAIN, row.bounds[name] - row.guide) for name in others]
+
+
+def _ladder(axes: Axes, row: GapRow, line: float, ticks: dict[float, str]) -> float:
+    """Draws one split from `line` downwards and labels it in `ticks`; the next free line."""
+    across, head, end = axes.get_yaxis_transform(), line, 0.0
+    text = f"log p(x) = {_number(row.log_evidence)},  ELBO = {_number(row.guide)}  "
+    text += f"(n = {len(row.guide)})"
+    axes.text(0.01, line, text, transform=across, va="center", fontsize=9, color=_GREY)
+    ticks[line] = row.split
+    for label, name, difference in _rungs(row):
+        line += 1.0
+        mean, ticks[line] = difference.mean(), label
+        style = {"xerr": _stderr(difference), "ecolor": "black", "label": _GAIN}
+        if name == _GAIN:
+            axes.errorbar(mean, line, fmt="D", color=_GREEN, **style)
+        else:
+            axes.barh(line, mean, left=end, height=0.8, color=_GAPS[name], label=name)
+            axes.errorbar(end + mean, line, fmt="none", **style)
+            end += mean
+        axes.text(1.01, line, _number(difference), transform=across, va="center")
+    axes.vlines(end, head + 0.5, line + 0.5, color=_GREY, linestyle=":", label="log p(x)")
+    return line + 1.5
+
+
+def _stderr(values: np.ndarray) -> float:
+    return values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else np.nan
+
+
+def _number(values: np.ndarray) -> str:
+    """Mean ± standard error, to two digits of the error and at least two decimals."""
+    stderr = _stderr(values)
+    digits = 2 if not stderr > 0 else int(min(max(1 - np.floor(np.log10(stderr)), 2), 4))
+    error = "" if np.isnan(stderr) else f" ± {stderr:.{digits}f}"
+    return f"{values.mean():.{digits}f}{error}".replace("-", "−")
+
+
+def _height(rows: Sequence[GapRow]) -> float:
+    return 1.1 + 0.27 * sum(1.5 + len(_rungs(row)) for row in rows)
+
+
+def _marker(points: int) -> str:
+    return "." if points < 30 else ""
+
+
+def _fresh(height: float) -> Axes:
+    return Figure(figsize=(_WIDTH, height), layout="constrained").subplots()
+
+
+def _despined(axes: Axes, *also: str) -> Axes:
+    axes.spines[["top", "right", *also]].set_visible(False)
+    return axes

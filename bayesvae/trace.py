@@ -50,6 +50,7 @@ class Site(NamedTuple):
         plates: the plates around it, as Pyro's frames (name, dim, size, full size).
         scale: Pyro's scale, plate factors included.
         mask: Pyro's mask, or None.
+        auxiliary: whether the guide declares it a latent that the model does not have.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Site(NamedTuple):
     plates: tuple[CondIndepStackFrame, ...]
     scale: Tensor | float
     mask: Tensor | bool | None
+    auxiliary: bool = False
 
     @property
     def data_plate(self) -> CondIndepStackFrame | None:
@@ -252,6 +254,7 @@ def _sites(trace: poutine.Trace) -> dict[str, Site]:
             node["cond_indep_stack"],
             node["scale"],
             node["mask"],
+            bool(node["infer"].get("is_auxiliary")),
         )
         for name, node in trace.nodes.items()
         if node["type"] == "sample" and not site_is_subsample(node)

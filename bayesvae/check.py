@@ -1,0 +1,308 @@
+"""What is wrong with a pair, said in words before anything trains on it.
+
+Most mistakes in a Pyro pair raise nothing: a log-density broadcast to (B, B), a guide wider than its
+prior's support, a parameter outside every gradient.  `check_pair` runs both programs once on a batch
+and looks for each of them.
+"""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from math import inf
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.infer import ELBO
+from torch import Tensor
+from torch.distributions import constraints
+
+from bayesvae.objectives import Objective, elbo, is_pathwise, per_datum
+from bayesvae.pair import Pair
+from bayesvae.trace import DATA_PLATE, PARTICLE_PLATE, Site, Sites, run, sized
+
+Batch = Tensor | tuple[Tensor, Tensor | None]
+
+
+def check_pair(pair: Pair, batch: Batch, objective: Objective | ELBO = elbo) -> str:
+    """Looks for what would silently train the wrong thing, on one batch.
+
+    Checked: latents missing on one side; the data plate; log-densities broader than the plates (the
+    silent (B, B) broadcast); values outside a support, grey levels under a Bernoulli among them; a
+    guide whose support exceeds or does not cover the prior's; latents without pathwise gradient
+    under a pathwise objective; non-finite log-densities; parameters without gradient (freeze those
+    on purpose with ``requires_grad_(False)``).  Nothing is changed, the random stream included.
+
+    Args:
+        pair: the pair.
+        batch: ``x`` of shape ``(B, *event)``, or ``(x, index)``.
+        objective: what the pair is to be trained with.
+
+    Returns:
+        A table of sites and shapes.
+
+    Raises:
+        ValueError: with every finding and the table, if something is wrong.
+
+    Example:
+        >>> from bayesvae.pairs import PPCA, ppca
+        >>> print(check_pair(ppca(PPCA(torch.eye(3)[:, :1], torch.zeros(3), 1.0)), torch.zeros(4, 3)))
+        program  site  kind      plates   batch  event  value   log-density
+        guide    z     latent    data[4]  (4,)   (1,)   (4, 1)  (4,)
+        model    z     latent    data[4]  (4,)   (1,)   (4, 1)  (4,)
+        model    x     observed  data[4]  (4,)   (3,)   (4, 3)  (4,)
+    """
+    x, index = batch if isinstance(batch, tuple) else (batch, None)
+    with torch.random.fork_rng(), pyro.validation_enabled(False):
+        try:
+            pair.find_parameters(x, index)
+            sites = run(pair.model, pair.guide, x, index)
+        except (ValueError, RuntimeError, IndexError, AttributeError, TypeError) as error:
+            raise ValueError(
+                f"The pair cannot be run on a batch of shape {tuple(x.shape)}: {error}"
+            ) from error
+        findings = [*_structure(sites), *_values(sites)]
+        if not findings:
+            findings = [*_densities(sites), *_supports(sites)]
+        if not findings and is_pathwise(objective):
+            findings = list(_pathwise(sites))
+        if not findings:
+            findings = list(_gradients(pair, objective, x, index))
+        table = site_table(sites)
+    if findings:
+        raise ValueError("The pair is not sound.\n- " + "\n- ".join(findings) + "\n\n" + table)
+    return table
+
+
+def site_table(sites: Sites) -> str:
+    """One line a site: program, kind, plates and shapes."""
+    rows = [("program", "site", "kind", "plates", "batch", "event", "value", "log-density")]
+    for program, group in (("guide", sites.guide), ("model", sites.model)):
+        for site in group.values():
+            plates = " ".join(f"{f.name}[{f.size}]" for f in site.plates) or "none"
+            kind = "observed" if site.observed else "latent"
+            fn = site.distribution
+            shapes = (fn.batch_shape, fn.event_shape, site.value.shape, _density_shape(site))
+            rows.append((program, site.name, kind, plates, *(str(tuple(s)) for s in shapes)))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+
+
+def _density_shape(site: Site) -> torch.Size:
+    try:
+        return site.log_density().shape
+    except (ValueError, RuntimeError):
+        return torch.Size()
+
+
+def _structure(sites: Sites) -> Iterator[str]:
+    latents = {name: site for name, site in sites.model.items() if not site.observed}
+    for name in latents.keys() - sites.guide.keys():
+        yield (
+            f"Every latent of the model needs a guide; '{name}' has none. Sample it in the guide."
+        )
+    for name, site in sites.guide.items():
+        if name in sites.model and sites.model[name].observed:
+            yield f"The guide samples '{name}', which the model observes. Remove it from the guide."
+        elif name not in sites.model and not site.auxiliary:
+            yield (
+                f"Every latent of the guide must be one of the model; '{name}' is not among "
+                f"{sorted(latents)}. Rename it, or mark it infer={{'is_auxiliary': True}}."
+            )
+    for program, group in (("model", sites.model), ("guide", sites.guide)):
+        local = [s for s in group.values() if s.data_plate is not None]
+        if not local and (program == "model" or any(_is_local(sites, n) for n in group)):
+            yield (
+                f'The {program} needs `with pyro.plate("{DATA_PLATE}", len(x))` around the sites '
+                f"of one datum; its sites {sorted(group)} are all outside. Add the plate."
+            )
+        yield from (
+            f"The data plate must be the rightmost (dim=-1); at site '{s.name}' of the {program} "
+            f"it has dim={s.data_plate.dim}. Open it first."
+            for s in local
+            if s.data_plate.dim != -1
+        )
+    for name, site in sites.guide.items():
+        if name in sites.model and _is_local(sites, name) != (site.data_plate is not None):
+            yield f"'{name}' is inside the data plate on one side only. Put it inside on both."
+
+
+def _is_local(sites: Sites, name: str) -> bool:
+    return name in sites.model and sites.model[name].data_plate is not None
+
+
+def _named(sites: Sites) -> Iterator[tuple[str, Site]]:
+    yield from (("guide", site) for site in sites.guide.values())
+    yield from (("model", site) for site in sites.model.values())
+
+
+def _values(sites: Sites) -> Iterator[str]:
+    """Shapes and observed values, before any density is formed."""
+    for program, site in _named(sites):
+        if (problem := _shape_problem(site)) is not None:
+            yield f"Site '{site.name}' of the {program}: {problem}"
+        elif site.observed and (problem := _outside_support(site)) is not None:
+            yield f"Site '{site.name}': {problem}"
+
+
+def _shape_problem(site: Site) -> str | None:
+    expected = {f.dim: f.size for f in site.plates if f.vectorized and f.name != PARTICLE_PLATE}
+    batch, event = site.distribution.batch_shape, site.distribution.event_shape
+    value_batch = site.value.shape[: site.value.dim() - len(event)]
+    if site.observed and site.value.shape[site.value.dim() - len(event) :] != event:
+        return (
+            f"one value has shape {tuple(event)} under its distribution, but the data have shape "
+            f"{tuple(site.value.shape)}. Make the network's output match one datum, and use "
+            ".to_event(n) so that its n axes belong to the event."
+        )
+    for shape in (batch, value_batch):
+        for dim in range(-len(shape), 0):
+            if shape[dim] not in (1, expected.get(dim, 1)):
+                return (
+                    f"its batch shape {tuple(shape)} has {shape[dim]} entries at dim {dim}, where "
+                    f"the plates have {expected.get(dim, 1)}; the log-density would be broadcast "
+                    "over unrelated data. Use .to_event(n) for axes of one datum, squeeze or "
+                    "unsqueeze a network's output, or open a plate for the axis."
+                )
+    return None
+
+
+def _support(site: Site) -> constraints.Constraint | None:
+    """The distribution's support, None where it states none (a flow, say)."""
+    for fn in (site.distribution, getattr(site.distribution, "dist", None)):
+        with suppress(NotImplementedError, AttributeError):
+            return fn.support
+    return None
+
+
+def _outside_support(site: Site) -> str | None:
+    support = _support(site)
+    if not torch.isfinite(site.value).all():
+        share = (~torch.isfinite(site.value)).float().mean().item()
+        return f"{share:.1%} of the data are not finite. Remove or mask them."
+    if support is None or (inside := support.check(site.value)).all():
+        return None
+    name = type(_innermost(site)).__name__
+    share = (~inside).float().mean().item()
+    low, high = site.value.min().item(), site.value.max().item()
+    remedy = "Choose a likelihood whose support holds the data."
+    if isinstance(_innermost(site), torch.distributions.Bernoulli) and low >= 0 and high <= 1:
+        remedy = (
+            "These are grey levels: binarise them (data.static_binarisation, or "
+            "data.Loader(..., transform=torch.bernoulli)) or use likelihoods.Normal."
+        )
+    return (
+        f"{share:.1%} of the data's rows or entries lie outside the support of {name}; they range "
+        f"over [{low:.4g}, {high:.4g}]. {remedy}"
+    )
+
+
+def _innermost(site: Site) -> torch.distributions.Distribution:
+    fn = site.distribution
+    while isinstance(fn, torch.distributions.Independent):
+        fn = fn.base_dist
+    return fn
+
+
+def _densities(sites: Sites) -> Iterator[str]:
+    for program, site in _named(sites):
+        try:
+            finite = torch.isfinite(site.log_density())
+        except (ValueError, RuntimeError) as error:
+            yield f"Site '{site.name}' of the {program} has no log-density: {error}"
+            continue
+        if not finite.all():
+            share = (~finite).float().mean().item()
+            yield (
+                f"Site '{site.name}' of the {program}: {share:.1%} of its log-densities are not "
+                "finite. Check the range of the data, scales that underflow, and supports."
+            )
+
+
+def _interval(support: constraints.Constraint) -> tuple[Tensor, Tensor] | None:
+    """Ends of an interval-like support, None for any other."""
+    if support is constraints.real:
+        ends = (-inf, inf)
+    elif any(hasattr(support, end) for end in ("lower_bound", "upper_bound")):
+        ends = (getattr(support, "lower_bound", -inf), getattr(support, "upper_bound", inf))
+    else:
+        return None
+    return torch.as_tensor(ends[0]), torch.as_tensor(ends[1])
+
+
+def _bare(support: constraints.Constraint) -> constraints.Constraint:
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    return support
+
+
+def _supports(sites: Sites) -> Iterator[str]:
+    for name in sites.guide.keys() & sites.model.keys():
+        guide, model = sites.guide[name], sites.model[name]
+        pair = (_support(guide), _support(model))
+        if None in pair or isinstance(_innermost(guide), dist.Delta):
+            continue
+        exceeds, covers = _compare(guide, model, _bare(pair[0]), _bare(pair[1]))
+        supports = f"guide {_bare(pair[0])}, prior {_bare(pair[1])}"
+        if exceeds:
+            yield (
+                f"The guide of '{name}' exceeds the prior's support ({supports}): draws outside it "
+                "have density zero under the model. Transform the guide onto the prior's support."
+            )
+        if not covers:
+            yield (
+                f"The guide of '{name}' does not cover the prior's support ({supports}), so "
+                "importance weights are no estimate of log p(x). Use a guide on the whole support."
+            )
+
+
+def _compare(
+    guide: Site, model: Site, q: constraints.Constraint, p: constraints.Constraint
+) -> tuple[bool, bool]:
+    """Whether the guide's support exceeds, and whether it covers, the prior's."""
+    if q.is_discrete != p.is_discrete:
+        return True, False
+    ends = _interval(q), _interval(p)
+    if None not in ends:
+        (q_low, q_high), (p_low, p_high) = ends
+        exceeds = bool((q_low < p_low).any() or (q_high > p_high).any())
+        covers = bool((q_low <= p_low).all() and (q_high >= p_high).all())
+        return exceeds, covers
+    if type(q) is type(p):
+        return False, True
+    exceeds = not bool(_support(model).check(guide.value).all())
+    covers = bool(_support(guide).check(model.distribution.sample()).all())
+    return exceeds, covers
+
+
+def _pathwise(sites: Sites) -> Iterator[str]:
+    for name, site in sites.guide.items():
+        if not getattr(site.distribution, "has_rsample", False):
+            yield (
+                f"The guide's '{name}' ({type(_innermost(site)).__name__}) has no reparameterised "
+                "draws, so a pathwise objective gives its parameters a wrong gradient. Use "
+                "pyro.infer.Trace_ELBO or TraceGraph_ELBO, or another distribution."
+            )
+
+
+def _gradients(
+    pair: Pair, objective: Objective | ELBO, x: Tensor, index: Tensor | None
+) -> Iterator[str]:
+    parameters = {n: p for n, p in pair.named_parameters() if p.requires_grad}
+    bound = per_datum(objective, len(x))
+    with torch.enable_grad():
+        value = bound(sized(pair.model, len(x)), sized(pair.guide, len(x)), x, index)
+        if not parameters:
+            return
+        if not value.requires_grad:
+            yield "No parameter of the pair has a gradient. Are they behind `torch.no_grad()`?"
+            return
+        gradients = torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
+    idle = [name for name, g in zip(parameters, gradients, strict=True) if g is None]
+    if idle:
+        yield (
+            f"These parameters get no gradient and would never train: {idle}. Use them, or freeze "
+            "them with requires_grad_(False)."
+        )
