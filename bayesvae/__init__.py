@@ -1,3 +1,38 @@
 """Deep latent-variable models as Pyro model/guide pairs, and what their inference costs."""
 
+from bayesvae import (
+    data,
+    families,
+    guides,
+    likelihoods,
+    networks,
+    objectives,
+    pairs,
+    plots,
+    priors,
+)
+from bayesvae.check import check_pair
+from bayesvae.evidence import Estimate, log_evidence
+from bayesvae.fit import fit
+from bayesvae.gaps import compare
+from bayesvae.pair import Pair
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "Estimate",
+    "Pair",
+    "check_pair",
+    "compare",
+    "data",
+    "families",
+    "fit",
+    "guides",
+    "likelihoods",
+    "log_evidence",
+    "networks",
+    "objectives",
+    "pairs",
+    "plots",
+    "priors",
+]

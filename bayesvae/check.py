@@ -23,7 +23,7 @@ from bayesvae.trace import DATA_PLATE, PARTICLE_PLATE, Site, Sites, run, sized
 Batch = Tensor | tuple[Tensor, Tensor | None]
 
 
-def check_pair(pair: Pair, batch: Batch, objective: Objective | ELBO = elbo) -> str:
+def check_pair(pair: Pair, batch: Batch, objective: Objective | ELBO | None = elbo) -> str:
     """Looks for what would silently train the wrong thing, on one batch.
 
     Checked: latents missing on one side; the data plate; log-densities broader than the plates (the
@@ -35,7 +35,8 @@ def check_pair(pair: Pair, batch: Batch, objective: Objective | ELBO = elbo) -> 
     Args:
         pair: the pair.
         batch: ``x`` of shape ``(B, *event)``, or ``(x, index)``.
-        objective: what the pair is to be trained with.
+        objective: what the pair is to be trained with; None if it is only to be evaluated, which
+            leaves the gradients unchecked.
 
     Returns:
         A table of sites and shapes.
@@ -63,10 +64,9 @@ def check_pair(pair: Pair, batch: Batch, objective: Objective | ELBO = elbo) -> 
         findings = [*_structure(sites), *_values(sites)]
         if not findings:
             findings = [*_densities(sites), *_supports(sites)]
-        if not findings and is_pathwise(objective):
-            findings = list(_pathwise(sites))
-        if not findings:
-            findings = list(_gradients(pair, objective, x, index))
+        if not findings and objective is not None:
+            findings = list(_pathwise(sites)) if is_pathwise(objective) else []
+            findings = findings or list(_gradients(pair, objective, x, index))
         table = site_table(sites)
     if findings:
         raise ValueError("The pair is not sound.\n- " + "\n- ".join(findings) + "\n\n" + table)
@@ -306,3 +306,17 @@ def _gradients(
             f"These parameters get no gradient and would never train: {idle}. Use them, or freeze "
             "them with requires_grad_(False)."
         )
+
+
+def non_finite(pair: Pair, x: Tensor, index: Tensor | None, step: int, loss: float) -> str:
+    """Says where a loss that is not finite came from: parameters, or sites on the same batch."""
+    bad = [n for n, p in pair.named_parameters() if not torch.isfinite(p).all()]
+    where = f"parameters {bad} are not finite: the step before was too long" if bad else None
+    if where is None:
+        with torch.no_grad():
+            sites = run(pair.model, pair.guide, x, index)
+        where = " ".join([*_values(sites), *_densities(sites)]) or "no site on a second draw"
+    return (
+        f"The loss must be finite; it is {loss} at step {step}. Cause: {where}. Lower the learning "
+        "rate, bound the gradient with clip_norm, or check the data."
+    )

@@ -11,6 +11,7 @@ differ far more from one another than these bounds do, so standard errors are th
 differences. Figures are not pyplot's: nothing to close, no display needed.
 """
 
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,11 +29,11 @@ Values: TypeAlias = torch.Tensor | np.ndarray | Sequence[float]
 # "Color Universal Design" (Okabe and Ito, 2008): all kinds of colour vision keep these apart.
 _BLUE, _ORANGE, _GREEN, _PURPLE, _GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#555555"
 _GAPS = {"amortization gap": _ORANGE, "approximation gap": _BLUE, "inference gap": _PURPLE}
-_GAIN = "gain of another family's q*"
+_GAIN = "other family's q*"
 _DASHES = ("-", (0, (4, 2)), (0, (1, 1.5)), "-.")
 # Eight inches shown at 800 pixels leave 10 pt text 14 pixels high.
 _WIDTH, _LABEL = 8.0, 1.3
-_STYLE = {"font.size": 10, "legend.fontsize": 9, "legend.frameon": False}
+_STYLE = {"legend.fontsize": 9, "legend.frameon": False, "legend.columnspacing": 1.2}
 
 
 @rc_context(_STYLE)
@@ -41,36 +42,42 @@ def samples(
 ) -> Figure:
     """Blocks of a model's means and of the data drawn around them.
 
-    Datum `i` has the same place in every block. Means and draws share one grey scale, 0 to 1 if
-    all lie there, else the range that the label gives. Vectors become heat-maps with a row for
-    each datum; one that is a flattened image is yours to reshape: `x.unflatten(-1, (28, 28))`.
+    Datum `i` has the same place in every block. Means and draws share a grey scale that clips:
+    0 to 1 if the means lie there, else the middle 99 % of all values, written at the left.
+    Vectors become heat-maps with a row for each datum; one that is a flattened image is yours to
+    reshape: `x.unflatten(-1, (28, 28))`.
 
     Args:
         means: `(n, H, W)`, `(n, 1, H, W)`, `(n, 3, H, W)` in colour, or vectors `(n, D)`.
         draws: of the same shape.
         columns: images in a row.
-        noise: also show `draws - means`, with 0 as mid-grey. For a Normal likelihood; the noise
-            of a Bernoulli says nothing that its draws do not.
+        noise: also show `draws - means`, 0 as mid-grey, black and white three root mean squares
+            away. For a Normal likelihood; a Bernoulli's draws say as much.
 
     Returns:
-        A figure with one axes for each block.
+        A figure of one axes, with the names of the blocks at the left.
 
     Raises:
         ValueError: on another shape, values that are not finite, or noise without draws.
 
     Example:
         >>> means = torch.rand(20, 1, 8, 8)
-        >>> [axes.get_ylabel() for axes in samples(means, torch.bernoulli(means)).axes]
+        >>> axes = samples(means, torch.bernoulli(means)).axes[0]
+        >>> [label.get_text() for label in axes.get_yticklabels()]
         ['mean', 'draw']
     """
     if draws is None:
         if noise:
             raise ValueError("noise=True needs `draws`; got None. Pass draws, or noise=False.")
         (mean,) = _images(means=means)
-        return _stack([("mean", mean)], _range(mean), columns)
+        return _grid([("mean", mean, _range(mean))], columns)
     mean, draw = _images(means=means, draws=draws)
-    blocks = [("mean", mean), ("+ noise", draw - mean), ("= draw" if noise else "draw", draw)]
-    return _stack(blocks if noise else blocks[::2], _range(mean, draw), columns)
+    scale, rest = _range(mean, draw), draw - mean
+    if not noise:
+        return _grid([("mean", mean, scale), ("draw", draw, scale)], columns)
+    white = 3 * np.sqrt(np.mean(rest**2)) or 1.0
+    noisy = [("+ noise", rest, (-white, white)), ("= draw", draw, scale)]
+    return _grid([("mean", mean, scale), *noisy], columns)
 
 
 @rc_context(_STYLE)
@@ -83,24 +90,24 @@ def reconstructions(originals: Values, means: Values, columns: int = 10) -> Figu
         columns: images in a row.
 
     Returns:
-        A figure with two axes for each row of images, or two heat-maps of vectors.
+        A figure of one axes, with the names of the rows at the left.
 
     Raises:
         ValueError: on another shape, or values that are not finite.
 
     Example:
         >>> x = torch.rand(15, 8, 8)
-        >>> len(reconstructions(x, x.sqrt()).axes)
-        4
+        >>> len(reconstructions(x, x.sqrt()).axes[0].images)
+        30
     """
     x, mean = _images(originals=originals, means=means)
     step = len(x) if x.ndim == 2 else max(columns, 1)
     blocks = [
-        (label, values[start : start + step])
+        (label, values[start : start + step], _range(x, mean))
         for start in range(0, len(x), step)
         for label, values in (("original", x), ("reconstruction", mean))
     ]
-    return _stack(blocks, _range(x, mean), columns, group=2)
+    return _grid(blocks, columns, group=2)
 
 
 @rc_context(_STYLE)
@@ -113,7 +120,7 @@ def training_curve(
     """The ELBO over training, in nats per datum; higher is better.
 
     From its best value a curve is shown at least twice as far down as its lower quartile lies;
-    a note counts the epochs that are lower still, most often the first ones.
+    a note counts the epochs below that, most often the first ones.
 
     Args:
         epochs: of length T.
@@ -147,8 +154,9 @@ def training_curve(
     axes.plot(epoch[best], curve[best], "D", color="black", label=text)
     _limit(axes, np.stack(list(curves.values())))
     axes.set(xlabel="epoch", ylabel="ELBO (nats per datum)")
+    axes.set_xlim(epoch.min() - 1, epoch.max() + 1)
     axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.legend(loc="lower right")
+    axes.legend(loc="best")
     return _despined(axes)
 
 
@@ -198,7 +206,7 @@ def gaps(rows: Sequence[GapRow], axes: Axes | None = None) -> Axes:
 
     Example:
         >>> row = GapRow("test", [-14.0, -15.0], [-15.5, -17.5], {"normal": [-15, -16]}, "normal")
-        >>> [round(bar.get_width(), 2) for bar in gaps([row]).patches]
+        >>> [round(float(bar.get_width()), 2) for bar in gaps([row]).patches]
         [1.0, 1.0]
     """
     rows = _checked(rows)
@@ -207,19 +215,24 @@ def gaps(rows: Sequence[GapRow], axes: Axes | None = None) -> Axes:
     line = 0.0
     for row in rows:
         line = _ladder(axes, row, line, ticks)
-    axes.axvline(0.0, color=_GREY, linewidth=0.8)
-    axes.set(ylim=(line - 0.9, -0.7), xlabel="nats per datum above the guide's ELBO (± 1 s.e.)")
-    axes.set_yticks(list(ticks), list(ticks.values()))
-    axes.tick_params(axis="y", length=0)
+    axes.set(ylim=(line - 0.9, -0.7))
+    axes.set_xlabel("nats per datum above the guide's ELBO (± 1 standard error)")
+    _tabled(axes, ticks)
+    for label, name in zip(axes.get_yticklabels(), ticks.values(), strict=True):
+        label.set_fontweight("bold" if name in [row.split for row in rows] else "normal")
     handles, labels = axes.get_legend_handles_labels()
-    shown = dict(zip(labels, handles, strict=True))
-    axes.legend(shown.values(), shown, loc="lower left", bbox_to_anchor=(0, 1), ncols=4)
+    drawn = dict(zip(labels, handles, strict=True))
+    order = [name for name in (*_GAPS, _GAIN, "log p(x)") if name in drawn]
+    legend = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 4}
+    axes.legend([drawn[name] for name in order], order, **legend)
     return _despined(axes, "left")
 
 
 @rc_context(_STYLE)
 def gap_curves(rows: Sequence[GapRow], axes: Axes | None = None) -> Axes:
     """Gaps of single data, each gap sorted by itself: do all data lose a little, or a few much?
+
+    The area under a curve is the mean gap.
 
     Args:
         rows: one for each split, told apart by their dashes.
@@ -238,15 +251,15 @@ def gap_curves(rows: Sequence[GapRow], axes: Axes | None = None) -> Axes:
     """
     rows = _checked(rows)
     axes = axes or _fresh(3.4)
-    for row, dashes in zip(rows, _DASHES, strict=False):
+    for row, dashes in zip(rows, itertools.cycle(_DASHES), strict=False):
         percent = (np.arange(len(row.guide)) + 0.5) * 100 / len(row.guide)
-        for _, name, difference in _rungs(row):
-            if name != _GAIN:
-                style = {"color": _GAPS[name], "label": f"{name}, {row.split}"}
-                style |= {"linestyle": dashes, "marker": _marker(len(percent))}
-                axes.plot(percent, np.sort(difference), **style)
+        style = {"linestyle": dashes, "marker": _marker(len(percent))}
+        for _, gap, difference in _rungs(row):
+            if gap != _GAIN:
+                label = f"{gap}, {row.split}"
+                axes.plot(percent, np.sort(difference), color=_GAPS[gap], label=label, **style)
     axes.axhline(0.0, color=_GREY, linewidth=0.8)
-    axes.set(xlim=(0, 100), xlabel="data, sorted by their gap (%)", ylabel="gap (nats)")
+    axes.set(xlim=(0, 100), xlabel="data, sorted by their gap (%)", ylabel="gap of a datum (nats)")
     axes.legend(loc="upper left")
     return _despined(axes)
 
@@ -270,7 +283,7 @@ def gap_figure(rows: Sequence[GapRow]) -> Figure:
     """
     heights = [_height(_checked(rows)), 3.0]
     figure = Figure(figsize=(_WIDTH, sum(heights)), layout="constrained")
-    upper, lower = figure.subplots(2, height_ratios=heights)
+    upper, lower = figure.subplots(2, height_ratios=heights, gridspec_kw={"hspace": 0.1})
     gaps(rows, upper)
     gap_curves(rows, lower)
     return figure
@@ -318,19 +331,22 @@ def _arrays(
             values = values.detach().cpu().double().numpy()
         arrays[name] = array = np.asarray(values, dtype=float)
         first, shape = next((other, array.shape) for other, array in arrays.items())
-        rule = f"have the shape {shape} of `{first}`" if array.shape != shape else ""
-        rule = rule or ("" if array.size and array.ndim in dims else "hold one entry per datum")
-        if finite and not rule and not np.isfinite(array).all():
-            rule = "be finite everywhere"
+        rule = None
+        if array.shape != shape:
+            rule = f"have the shape {shape} of `{first}`"
+        elif not array.size or array.ndim not in dims:
+            rule = "hold one entry for each datum"
+        elif finite and not np.isfinite(array).all():
+            rule = f"be finite; {np.sum(~np.isfinite(array))} entries are not"
         if rule:
-            raise ValueError(f"`{name}` must {rule}; got shape {array.shape}, {array}. {remedy}")
+            raise ValueError(f"`{name}` must {rule}; got shape {array.shape}. {remedy}")
     return arrays
 
 
 def _images(**named: Values) -> list[np.ndarray]:
     """Arrays `(n, H, W)`, `(n, H, W, 3)` or `(n, D)`."""
     kinds = "images (n, H, W), (n, 1, H, W), (n, 3, H, W) or vectors (n, D)"
-    arrays = list(_arrays(named, f"Pass {kinds}.", dims=(2, 3, 4)).values())
+    arrays = list(_arrays(named, f"Pass finite {kinds}.", dims=(2, 3, 4)).values())
     shape = arrays[0].shape
     if len(shape) < 4:
         return arrays
@@ -339,53 +355,40 @@ def _images(**named: Values) -> list[np.ndarray]:
     return [np.moveaxis(a, 1, -1) if shape[1] == 3 else a[:, 0] for a in arrays]
 
 
-def _range(*arrays: np.ndarray) -> tuple[float, float]:
-    low, high = min(a.min() for a in arrays), max(a.max() for a in arrays)
-    return (0.0, 1.0) if low >= 0 and high <= 1 else (low, max(high, low + 1e-6))
+def _range(first: np.ndarray, *others: np.ndarray) -> tuple[float, float]:
+    if first.min() >= 0 and first.max() <= 1:
+        return 0.0, 1.0
+    low, high = np.quantile(np.stack([first, *others]), (0.005, 0.995))
+    return low, max(high, low + 1e-6)
 
 
-def _stack(
-    blocks: Sequence[tuple[str, np.ndarray]],
-    scale: tuple[float, float],
-    columns: int,
-    group: int = 1,
+def _grid(
+    blocks: Sequence[tuple[str, np.ndarray, tuple[float, float]]], columns: int, group: int = 1
 ) -> Figure:
-    """Labelled blocks downwards, with space after each `group` of them."""
+    """Named blocks of values on a scale, downwards, with space after each `group` of them."""
     if columns < 1:
         raise ValueError(f"`columns` must be at least 1; got {columns}. The default is 10.")
     first = blocks[0][1]
-    if first.ndim == 2:
-        across, tall = _WIDTH - _LABEL, [min(max(0.12 * len(first), 1.0), 3.0)] * len(blocks)
-    else:
-        cell = min(1.5, (_WIDTH - _LABEL) / columns)
-        across = cell * min(columns, len(first))
-        cell *= first.shape[1] / first.shape[2]
-        tall = [cell * -(-len(values) // columns) for _, values in blocks]
-    spaces = [0.15 if i and i % group == 0 else 0.0 for i in range(len(blocks))]
-    width, bottoms = _LABEL + across, np.cumsum(tall) + np.cumsum(spaces)
-    figure = Figure(figsize=(width, bottoms[-1]))
-    for (label, values), inches, bottom in zip(blocks, tall, bottoms, strict=True):
-        box = (_LABEL / width, 1 - bottom / bottoms[-1], across / width, inches / bottoms[-1])
-        _tile(figure.add_axes(box), label, values, scale, columns)
-    return figure
-
-
-def _tile(
-    axes: Axes, label: str, values: np.ndarray, scale: tuple[float, float], columns: int
-) -> None:
-    if "noise" in label:
-        top = np.abs(values).max() or 1.0
-        scale = (-top, top)
-    low, high = scale
-    for i, image in enumerate(values if values.ndim > 2 else values[None]):
-        row, column = divmod(i, columns)
-        shown = (image - low) / (high - low) if image.ndim == 3 else image
-        extent = (column + 0.03, column + 0.97, row + 0.97, row + 0.03)
-        axes.imshow(shown, "gray", vmin=low, vmax=high, extent=extent, aspect="auto")
-    axes.set(xlim=(0, min(columns, i + 1)), ylim=(row + 1, 0), xticks=[], yticks=[])
-    label += "" if scale == (0, 1) else f"\n{low:.2g} to {high:.2g}".replace("-", "−")
-    axes.set_ylabel(label, rotation=0, ha="right", va="center")
-    _despined(axes, "left", "bottom")
+    vectors = first.ndim == 2
+    columns = 1 if vectors else min(columns, len(first))
+    cell = _WIDTH - _LABEL if vectors else min(1.5, (_WIDTH - _LABEL) / columns)
+    aspect = 0.25 if vectors else first.shape[1] / first.shape[2]
+    axes, ticks, top = _fresh(1.0), {}, -0.2
+    for i, (name, values, (low, high)) in enumerate(blocks):
+        top += 0.2 * (i % group == 0)
+        for j, image in enumerate(values[None] if vectors else values):
+            row, column = divmod(j, columns)
+            shown = np.clip((image - low) / (high - low), 0, 1) if image.ndim == 3 else image
+            box = (column + 0.03, column + 0.97, top + row + 0.97, top + row + 0.03)
+            axes.imshow(shown, "gray", vmin=low, vmax=high, extent=box)
+        black, white = f"{low:.2g} (black)".replace("-", "−"), f"{high:.2g} (white)"
+        ticks[top + (row + 1) / 2] = name if (low, high) == (0, 1) else f"{name}\n{black}\n{white}"
+        top += row + 1
+    axes.set(xlim=(0, columns), ylim=(top, 0), xticks=[], aspect=aspect)
+    axes.set_xlabel("dimension (a row for each datum)" if vectors else "")
+    axes.figure.set_size_inches(_LABEL + columns * cell, top * cell * aspect + 0.4 * vectors)
+    _tabled(axes, ticks)
+    return _despined(axes, "left", "bottom").figure
 
 
 def _limit(axes: Axes, curves: np.ndarray) -> None:
@@ -396,27 +399,27 @@ def _limit(axes: Axes, curves: np.ndarray) -> None:
     below = (curves < low).any(axis=0).sum()
     if below:
         axes.set_ylim(low, top + 0.05 * (top - low))
-        text = f"↓ {below} epochs lower, down to {np.nanmin(curves):.4g}".replace("-", "−")
-        axes.text(0.01, 0.02, text, transform=axes.transAxes, color=_GREY, fontsize=9)
+        text = f"epochs below the axis: {below}, down to {np.nanmin(curves):.4g}"
+        axes.set_title(text.replace("-", "−"), loc="left", color=_GREY, fontsize=9)
 
 
 def _checked(rows: Sequence[GapRow]) -> list[GapRow]:
     """The rows, as float64 arrays."""
     if not rows:
-        raise ValueError("`rows` must hold a GapRow for each split; got none.")
-    return [_checked_row(row) for row in rows]
-
-
-def _checked_row(row: GapRow) -> GapRow:
-    if row.own is not None and row.own not in row.bounds:
-        raise ValueError(
-            f"`own` of '{row.split}' must be one of its `bounds`, {list(row.bounds)}; got "
-            f"'{row.own}'. Use None for a guide that is not of one family."
-        )
-    named = {"log_evidence": row.log_evidence, "guide": row.guide, **row.bounds}
-    arrays = _arrays(named, f"Pass values for each datum of '{row.split}', not their mean.")
-    evidence, guide = arrays.pop("log_evidence"), arrays.pop("guide")
-    return GapRow(row.split, evidence, guide, arrays, row.own)
+        raise ValueError("`rows` must hold a GapRow for each split; got none. Pass [GapRow(...)].")
+    checked = []
+    for split, log_evidence, guide, bounds, own in rows:
+        if own is not None and own not in bounds:
+            raise ValueError(
+                f"`own` of '{split}' must be one of its `bounds`, {list(bounds)}; got '{own}'. "
+                "Use None for a guide that is not of one family."
+            )
+        named = {"log_evidence": log_evidence, "guide": guide}
+        named |= {f"bounds['{name}']": bound for name, bound in bounds.items()}
+        arrays = _arrays(named, f"Pass finite values `(n,)`, for each datum of '{split}'.")
+        evidence, elbo, *optima = arrays.values()
+        checked.append(GapRow(split, evidence, elbo, dict(zip(bounds, optima, strict=True)), own))
+    return checked
 
 
 def _rungs(row: GapRow) -> list[tuple[str, str, np.ndarray]]:
@@ -435,21 +438,22 @@ def _rungs(row: GapRow) -> list[tuple[str, str, np.ndarray]]:
 def _ladder(axes: Axes, row: GapRow, line: float, ticks: dict[float, str]) -> float:
     """Draws one split from `line` downwards and labels it in `ticks`; the next free line."""
     across, head, end = axes.get_yaxis_transform(), line, 0.0
-    text = f"log p(x) = {_number(row.log_evidence)},  ELBO = {_number(row.guide)}  "
+    text = f"log p(x) = {_number(row.log_evidence)},  guide's ELBO = {_number(row.guide)}  "
     text += f"(n = {len(row.guide)})"
     axes.text(0.01, line, text, transform=across, va="center", fontsize=9, color=_GREY)
     ticks[line] = row.split
     for label, name, difference in _rungs(row):
         line += 1.0
-        mean, ticks[line] = difference.mean(), label
-        style = {"xerr": _stderr(difference), "ecolor": "black", "label": _GAIN}
+        ticks[line], mean = label, difference.mean()
+        error = {"xerr": _stderr(difference), "ecolor": "black"}
         if name == _GAIN:
-            axes.errorbar(mean, line, fmt="D", color=_GREEN, **style)
+            axes.errorbar(mean, line, fmt="D", color=_GREEN, label=name, **error)
         else:
             axes.barh(line, mean, left=end, height=0.8, color=_GAPS[name], label=name)
-            axes.errorbar(end + mean, line, fmt="none", **style)
             end += mean
+            axes.errorbar(end, line, fmt="none", **error)
         axes.text(1.01, line, _number(difference), transform=across, va="center")
+    axes.vlines(0.0, head + 0.5, line + 0.5, color=_GREY, linewidth=0.8)
     axes.vlines(end, head + 0.5, line + 0.5, color=_GREY, linestyle=":", label="log p(x)")
     return line + 1.5
 
@@ -476,6 +480,11 @@ def _marker(points: int) -> str:
 
 def _fresh(height: float) -> Axes:
     return Figure(figsize=(_WIDTH, height), layout="constrained").subplots()
+
+
+def _tabled(axes: Axes, ticks: Mapping[float, str]) -> None:
+    axes.set_yticks(list(ticks), list(ticks.values()))
+    axes.tick_params(axis="y", length=0)
 
 
 def _despined(axes: Axes, *also: str) -> Axes:

@@ -97,9 +97,7 @@ class Mixture(nn.Module):
 
     def forward(self) -> Distribution:
         """p(z), event shape ``(d,)``."""
-        return dist.MixtureSameFamily(
-            dist.Categorical(logits=self.logits), self.family(self.rows)
-        )
+        return dist.MixtureSameFamily(dist.Categorical(logits=self.logits), self.family(self.rows))
 
 
 class Vamp(nn.Module):

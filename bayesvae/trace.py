@@ -16,7 +16,7 @@ carries its *weight*: Pyro's scale divided by the data plate's own factor N / B.
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import wraps
 from typing import Any, NamedTuple
@@ -288,13 +288,23 @@ def draws(program: Program, *batch: Any) -> dict[str, Site]:
     return _sites(poutine.trace(program).get_trace(*batch))
 
 
+def guide_parameters(guide: Program, parameters: Sequence[Tensor], *batch: Any) -> list[Tensor]:
+    """Those of the parameters on which the guide's draws or densities depend."""
+    with torch.random.fork_rng(), torch.enable_grad():
+        sites = [site for site in draws(guide, *batch).values() if not site.observed]
+        reach = sum(site.value.sum() + site.log_density().sum() for site in sites)
+        if not isinstance(reach, Tensor) or not reach.requires_grad:
+            return []
+        wanted = [p for p in parameters if p.requires_grad]
+        gradients = torch.autograd.grad(reach, wanted, allow_unused=True)
+    return [p for p, gradient in zip(wanted, gradients, strict=True) if gradient is not None]
+
+
 def _silent(*_: Any, **__: Any) -> None:
     """A guide without sites."""
 
 
-def log_joint(
-    model: Program, values: Mapping[str, Tensor], *batch: Any, particles: int
-) -> Tensor:
+def log_joint(model: Program, values: Mapping[str, Tensor], *batch: Any, particles: int) -> Tensor:
     """log p(x_n, z_n) per particle and datum, with every latent given.
 
     Args:

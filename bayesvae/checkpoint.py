@@ -1,0 +1,78 @@
+"""Files that survive: tensors and JSON only, written aside and renamed, read without unpickling.
+
+A reader sees the old file or the new one and never half of either; loading runs no code.
+"""
+
+import json
+import os
+import pickle
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def write_aside(path: Path | str, write: Callable[[Path], None]) -> None:
+    """Lets ``write`` fill a temporary neighbour of ``path``, then renames it to ``path``.
+
+    Args:
+        path: the file to make or replace; missing folders are made.
+        write: writes the whole file to the path that it is given.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        write(aside)
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def save_state(path: Path | str, state: Mapping[str, Tensor]) -> None:
+    """Writes a ``state_dict``.
+
+    Args:
+        path: the file.
+        state: tensors by name.
+    """
+    write_aside(path, lambda aside: torch.save(dict(state), aside))
+
+
+def load_state(path: Path | str) -> dict[str, Tensor]:
+    """Reads a ``state_dict`` to the CPU, without unpickling anything but tensors.
+
+    Args:
+        path: a file that `save_state` wrote.
+
+    Returns:
+        Tensors by name.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged or holds anything but tensors by name.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"A checkpoint is a file; there is none at {path}.")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise ValueError(f"{path} is not a readable checkpoint; it may be cut short.") from error
+    tensors = isinstance(state, dict) and all(isinstance(v, Tensor) for v in state.values())
+    if not tensors:
+        raise ValueError(f"A checkpoint holds tensors by name; {path} holds something else.")
+    return state
+
+
+def save_json(path: Path | str, content: Mapping[str, Any]) -> None:
+    """Writes JSON that people can read.
+
+    Args:
+        path: the file.
+        content: what `json` can write.
+    """
+    text = json.dumps(dict(content), indent=2) + "\n"
+    write_aside(path, lambda aside: aside.write_text(text))

@@ -1,0 +1,328 @@
+"""Estimates of log p(x) and of the ELBO, per datum, with their error and their direction.
+
+With K draws z_k of the guide and log-weights w_k = log p(x, z_k) - log q(z_k | x),
+
+    ELBO      = mean_k w_k                                 unbiased; a lower bound of log p(x);
+    log p(x) ~= log mean_k exp(w_k)                        a lower bound in expectation,
+
+the second tighter with K ("Importance Weighted Autoencoders", Burda et al., 2016).  Its standard
+error follows from the effective sample size ESS = (sum_k e^{w_k})^2 / sum_k e^{2 w_k} by the delta
+method: sqrt((K / ESS - 1) / (K - 1)).  Where the ESS is a handful, that error is itself wrong.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from math import inf
+from typing import Any, NamedTuple
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from tqdm import tqdm
+
+from bayesvae import trace
+from bayesvae.check import check_pair
+from bayesvae.data import sequential
+from bayesvae.pair import Pair
+
+MEMORY = 2**28
+"""Default memory budget of an evaluation, bytes."""
+
+
+class Estimate(NamedTuple):
+    """One number a datum, with its Monte-Carlo error and the side that it errs on.
+
+    Attributes:
+        value: ``(B,)``, nats.
+        stderr: Monte-Carlo standard error, ``(B,)``.
+        bound: "lower", "upper" or "none": in expectation, not draw by draw.
+        effective_sample_size: of the importance weights, ``(B,)``; None for plain means.
+        given: what the estimate is conditional on, in words; empty if on nothing.
+    """
+
+    value: Tensor
+    stderr: Tensor
+    bound: str
+    effective_sample_size: Tensor | None = None
+    given: str = ""
+
+    def mean(self) -> tuple[float, float]:
+        """The mean over data, nats per datum, and its standard error as a sample of data."""
+        return mean_and_error(self.value)
+
+
+def mean_and_error(values: Tensor) -> tuple[float, float]:
+    """Mean of ``(B,)`` values and its standard error; NaN error for a single value.
+
+    Example:
+        >>> mean_and_error(torch.tensor([1.0, 3.0]))
+        (2.0, 1.0)
+    """
+    values = values.double()
+    error = values.std() / len(values) ** 0.5 if len(values) > 1 else torch.tensor(torch.nan)
+    return values.mean().item(), error.item()
+
+
+@contextmanager
+def evaluating(pair: Pair) -> Iterator[None]:
+    """Evaluation mode, no gradients, no validation; the modules' modes are put back afterwards."""
+    modes = {module: module.training for module in pair.modules()}
+    pair.eval()
+    try:
+        with torch.no_grad(), pyro.validation_enabled(False):
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+# Cutting work to a memory budget ---------------------------------------------------------------
+
+
+class _AllocatedBytes(TorchDispatchMode):
+    """Adds up the bytes of every tensor that an operation returns: an upper bound of the peak."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(
+        self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for item in result if isinstance(result, (tuple, list)) else (result,):
+            if isinstance(item, Tensor):
+                self.total += item.numel() * item.element_size()
+        return result
+
+
+def bytes_per_draw(program: Callable[[], Any], draws: int) -> int:
+    """Memory that one draw (one particle of one datum) takes at most.
+
+    Args:
+        program: handles ``draws`` of them at once.
+        draws: how many.
+    """
+    with torch.random.fork_rng(), _AllocatedBytes() as allocated:
+        program()
+    return max(1, allocated.total // draws)
+
+
+class Chunks(NamedTuple):
+    """How much is done at once: ``rows`` data with ``particles`` draws each."""
+
+    rows: int
+    particles: int
+
+
+def chunks(memory: int, per_draw: int, particles: int) -> Chunks:
+    """The largest chunks within a memory budget, whole data first.
+
+    Args:
+        memory: bytes.
+        per_draw: bytes of one draw.
+        particles: draws of each datum in all.
+
+    Example:
+        >>> chunks(memory=1000, per_draw=1, particles=100)
+        Chunks(rows=10, particles=100)
+        >>> chunks(memory=1000, per_draw=100, particles=100)
+        Chunks(rows=1, particles=10)
+    """
+    draws = max(1, memory // per_draw)
+    return Chunks(max(1, draws // particles), min(particles, draws))
+
+
+# Estimators ------------------------------------------------------------------------------------
+
+
+class Weights(NamedTuple):
+    """Running sums over particles of the log-weights w of each datum, all ``(B,)``.
+
+    Attributes:
+        count: K so far.
+        total: sum of w.
+        square: sum of w^2.
+        log_sum: log sum exp(w).
+        log_square: log sum exp(2 w).
+    """
+
+    count: int
+    total: Tensor
+    square: Tensor
+    log_sum: Tensor
+    log_square: Tensor
+
+    def add(self, log_weight: Tensor) -> "Weights":
+        """With further log-weights ``(K, B)``."""
+        w = log_weight.double()
+        return Weights(
+            self.count + len(w),
+            self.total + w.sum(0),
+            self.square + w.square().sum(0),
+            torch.logaddexp(self.log_sum, w.logsumexp(0)),
+            torch.logaddexp(self.log_square, (2 * w).logsumexp(0)),
+        )
+
+    def elbo(self, given: str = "") -> Estimate:
+        """The mean log-weight."""
+        k = self.count
+        mean = self.total / k
+        variance = (self.square / k - mean**2).clamp_min(0) * k / max(k - 1, 1)
+        stderr = (variance / k).sqrt() if k > 1 else torch.full_like(mean, torch.nan)
+        return Estimate(mean, stderr, "lower", None, given)
+
+    def log_evidence(self, given: str = "") -> Estimate:
+        """The log of the mean weight."""
+        k = self.count
+        size = (2 * self.log_sum - self.log_square).exp().clamp(max=k)
+        stderr = ((k / size - 1).clamp_min(0) / max(k - 1, 1)).sqrt()
+        stderr = stderr if k > 1 else torch.full_like(stderr, torch.nan)
+        value = self.log_sum - torch.tensor(float(k)).log().to(self.log_sum)
+        return Estimate(value, stderr, "lower", size, given)
+
+
+def weights(log_weight: Callable[[int], Tensor], particles: int, at_once: int) -> Weights:
+    """Sums over exactly ``particles`` draws, at most ``at_once`` at a time.
+
+    Args:
+        log_weight: fresh log-weights ``(k, B)`` for a number of draws k.
+        particles: K.
+        at_once: the largest k.
+    """
+    state, done = None, 0
+    while done < particles:
+        new = log_weight(min(at_once, particles - done))
+        if state is None:
+            zero = torch.zeros_like(new[0], dtype=torch.double)
+            state = Weights(0, zero, zero, zero - inf, zero - inf)
+        state, done = state.add(new), done + len(new)
+    return state
+
+
+def conditioned(
+    pair: Pair, x: Tensor, index: Tensor | None, draw: bool = False
+) -> tuple[trace.Program, trace.Program, str]:
+    """Model and guide with shared latents fixed, and the fact in words.
+
+    Args:
+        pair: the pair.
+        x: a batch ``(B, *event)``.
+        index: its positions.
+        draw: fix them at a draw of the guide rather than at its mean.
+
+    Raises:
+        ValueError: if a latent's guide is a point mass, for which weights mean nothing.
+    """
+    guide = trace.draws(pair.guide, x, index)
+    for site in guide.values():
+        if isinstance(site.distribution, dist.Delta):
+            raise ValueError(
+                f"The guide of '{site.name}' is a point mass, so log p(x, z) - log q(z | x) is no "
+                "weight. Use a guide with a density."
+            )
+    values = {
+        name: site.value if draw else site.distribution.mean
+        for name, site in guide.items()
+        if site.data_plate is None and not site.observed
+    }
+    if not values:
+        return pair.model, pair.guide, ""
+    kind = "a draw" if draw else "the mean"
+    words = f"given shared latents {sorted(values)} at {kind} of their guide"
+    return trace.given(pair.model, values), trace.given(pair.guide, values), words
+
+
+def _estimate(
+    pair: Pair,
+    data: Any,
+    particles: int,
+    draw_shared: bool,
+    memory: int,
+    progress: bool,
+    finish: Callable[[Weights, str], Estimate],
+) -> Estimate:
+    if particles < 1:
+        raise ValueError(f"An estimate needs particles >= 1; got {particles}.")
+    with evaluating(pair):
+        x, index = next(iter(sequential(data, 16)))
+        check_pair(pair, (x, index), None)
+        model, guide, given = conditioned(pair, x, index, draw_shared)
+        per_draw = bytes_per_draw(lambda: trace.log_terms(model, guide, x, index), len(x))
+        size = chunks(memory, per_draw, particles)
+        source = sequential(data, size.rows)
+        parts = []
+        with tqdm(total=source.size, disable=not progress, unit="datum") as bar:
+            for x, index in source:
+
+                def log_weight(k: int, batch: tuple = (x, index)) -> Tensor:
+                    return trace.log_terms(model, guide, *batch, particles=k).local.log_weight
+
+                at_once = max(1, min(particles, memory // (per_draw * len(x))))
+                parts.append(finish(weights(log_weight, particles, at_once), given))
+                bar.update(len(x))
+    return concatenate(parts)
+
+
+def concatenate(parts: list[Estimate]) -> Estimate:
+    """Estimates of consecutive data as one."""
+    sizes = [part.effective_sample_size for part in parts]
+    return parts[0]._replace(
+        value=torch.cat([part.value for part in parts]),
+        stderr=torch.cat([part.stderr for part in parts]),
+        effective_sample_size=None if sizes[0] is None else torch.cat(sizes),
+    )
+
+
+def log_evidence(
+    pair: Pair,
+    data: Any,
+    particles: int = 1000,
+    *,
+    draw_shared: bool = False,
+    memory: int = MEMORY,
+    progress: bool = False,
+) -> Estimate:
+    """log p(x) by importance sampling from the guide: a lower bound in expectation.
+
+    A guide narrower than the posterior makes the weights' tail heavy: then the value is low, its
+    error too small, and the effective sample size a few.  Nothing of the pair is changed.
+
+    Args:
+        pair: the pair.
+        data: a tensor ``(N, *event)``, a torch ``Dataset`` or a loader.
+        particles: K, exactly so many for each datum.
+        draw_shared: condition shared latents on a draw of their guide rather than its mean.
+        memory: budget, bytes; work is cut to fit.
+        progress: whether to show a bar.
+
+    Returns:
+        Per datum, in the order of the data; conditional on the shared latents, if there are any
+        (``given`` says so).
+
+    Raises:
+        ValueError: if the pair is not sound or its guide has a point mass.
+
+    Example:
+        >>> from bayesvae.pairs import PPCA, ppca
+        >>> model = PPCA(torch.eye(3)[:, :1], torch.zeros(3), 1.0)
+        >>> estimate = log_evidence(ppca(model), torch.zeros(4, 3), particles=10)
+        >>> torch.allclose(estimate.value.float(), model.log_evidence(torch.zeros(4, 3)))
+        True
+    """
+    return _estimate(pair, data, particles, draw_shared, memory, progress, Weights.log_evidence)
+
+
+def elbo_per_datum(
+    pair: Pair,
+    data: Any,
+    particles: int = 100,
+    *,
+    draw_shared: bool = False,
+    memory: int = MEMORY,
+    progress: bool = False,
+) -> Estimate:
+    """The guide's own bound L[q_phi] of log p(x); arguments and conditions as in `log_evidence`."""
+    return _estimate(pair, data, particles, draw_shared, memory, progress, Weights.elbo)

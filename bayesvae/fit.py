@@ -1,0 +1,331 @@
+"""Fitting: stochastic gradient ascent on a bound, in nats per datum.
+
+Model and guide climb one bound together.  With ``inner_steps`` the two take turns as in EM: a few
+steps on the variational parameters (an approximate E-step), then one on the model's (an M-step);
+"Stochastic Variational Inference" (Hoffman et al., 2013) does so with one row a datum.
+"""
+
+import csv
+import io
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyro
+import torch
+from pyro.infer import ELBO, Trace_ELBO
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from tqdm import tqdm
+
+from bayesvae import checkpoint, trace
+from bayesvae.check import check_pair, non_finite
+from bayesvae.data import loader, sequential
+from bayesvae.objectives import Objective, elbo, per_datum
+from bayesvae.optimizers import RowAdam
+from bayesvae.pair import Pair
+
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
+
+
+class Epoch(NamedTuple):
+    """One pass over the data; nats per datum, higher is better.
+
+    Attributes:
+        epoch: its number, from 1.
+        step: optimisation steps so far.
+        objective: mean of the objective over the pass, as trained (with its KL weight).
+        validation: ELBO on the validation data afterwards, NaN without them.
+        kl_weight: at the last step.
+        seconds: since training began.
+    """
+
+    epoch: int
+    step: int
+    objective: float
+    validation: float
+    kl_weight: float
+    seconds: float
+
+    @property
+    def score(self) -> float:
+        """What "best" is judged by: validation where there is one, else the objective."""
+        return self.objective if math.isnan(self.validation) else self.validation
+
+
+class History(NamedTuple):
+    """What a fit leaves behind.
+
+    Attributes:
+        epochs: one entry a pass.
+        best: the entry with the highest score.
+        best_state: the pair's state then, for ``pair.load_state_dict``.
+        last_state: the pair's state at the end, which the pair holds.
+    """
+
+    epochs: tuple[Epoch, ...]
+    best: Epoch
+    best_state: dict[str, Tensor]
+    last_state: dict[str, Tensor]
+
+
+def fit(
+    pair: Pair,
+    data: Any,
+    objective: Objective | ELBO | None = None,
+    *,
+    epochs: int = 100,
+    steps: int | None = None,
+    batch_size: int = 128,
+    optimizer: OptimizerFactory = partial(Adam, lr=1e-3, fused=True),
+    row_optimizer: OptimizerFactory = RowAdam,
+    scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+    kl_weight: float | Callable[[int], float] = 1.0,
+    inner_steps: int = 0,
+    clip_norm: float | None = None,
+    validation: Any = None,
+    out: Path | str | None = None,
+    progress: bool = True,
+) -> History:
+    """Trains a pair.  The pair ends in its last state; the best one is in the history.
+
+    Args:
+        pair: the pair; `check_pair` looks at it on the first batch.
+        data: a tensor ``(N, *event)``, a torch ``Dataset``, or a loader (which keeps its own batch
+            size and order; tensors and data sets are shuffled).
+        objective: a bound to maximise or a Pyro ``ELBO``; ``Trace_ELBO()`` if None.
+        epochs: passes over the data.
+        steps: if given, stop after so many optimisation steps instead.
+        batch_size: B, for tensors and data sets.
+        optimizer: makes a torch optimiser from parameters.
+        row_optimizer: makes the one for parameters with a row a datum (`guides.PerDatapoint`).
+        scheduler: makes a schedule from the optimiser, stepped at every step.
+        kl_weight: weight of the latents' terms, a number or a function of the step (from 0), such
+            as `objectives.linear_warmup`.
+        inner_steps: steps on the guide's parameters before each step on the model's; 0 trains both
+            at once.
+        clip_norm: bound on the global norm of the gradient.
+        validation: unseen data for the ELBO after each epoch.
+        out: folder for ``last.pt``, ``best.pt`` and ``metrics.csv``, written after each epoch.
+        progress: whether to show a bar.
+
+    Returns:
+        The history.
+
+    Raises:
+        ValueError: if the pair is not sound, or the arguments are not.
+        FloatingPointError: at the first loss that is not finite, with its step and sites.
+
+    Example:
+        >>> from bayesvae.pairs import PPCA, ppca
+        >>> x = torch.randn(256, 5)
+        >>> history = fit(ppca(PPCA.maximum_likelihood(x, 2)), x, epochs=2, progress=False)
+        >>> len(history.epochs)
+        2
+    """
+    batches = loader(data, batch_size, shuffle=True)
+    limit = epochs * len(batches) if steps is None else steps
+    _check_arguments(limit, inner_steps, optimizer)
+    objective = Trace_ELBO() if objective is None else objective
+    weight_at = kl_weight if callable(kl_weight) else lambda _: float(kl_weight)
+
+    pair.train()
+    with _sparse_rows(pair) as tables, pyro.validation_enabled(False):
+        x, index = _to_device(pair, next(iter(batches)))
+        check_pair(pair, (x, index), objective)
+        bound = per_datum(objective, batches.size)
+        model, guide = (trace.sized(p, batches.size) for p in (pair.model, pair.guide))
+        turns = _turns(pair, x, index, inner_steps)
+        trained = [p for p in pair.parameters() if p.requires_grad]
+        optimizers = _optimizers(trained, tables, optimizer, row_optimizer)
+        schedules = [scheduler(o) for o in optimizers] if scheduler else []
+        record = _Record(pair, validation, batch_size, batches.size, out)
+
+        bar = tqdm(total=limit, unit="step", disable=not progress, desc="fit")
+        for step, (x, index) in enumerate(_cycle(batches, limit)):
+            x, index = _to_device(pair, (x, index))
+            weight = weight_at(step)
+            weighted = [trace.kl_weighted(p, weight) for p in (model, guide)]
+            for parameters in turns:
+                loss = -bound(*weighted, x, index)
+                if not math.isfinite(value := loss.item()):
+                    bar.close()
+                    raise FloatingPointError(non_finite(pair, x, index, step, value))
+                loss.backward(inputs=parameters)
+                if clip_norm is not None:
+                    _clip(parameters, clip_norm)
+                for each in optimizers:
+                    each.step()
+                    each.zero_grad()
+            for schedule in schedules:
+                schedule.step()
+            record.step(-value, weight)
+            bar.update()
+            if (step + 1) % len(batches) == 0 or step + 1 == limit:
+                bar.set_postfix_str(record.epoch())
+        bar.close()
+    return record.history()
+
+
+def _check_arguments(limit: int, inner_steps: int, optimizer: Any) -> None:
+    if limit < 1 or inner_steps < 0:
+        raise ValueError(
+            f"fit needs at least one step and inner_steps >= 0; got {limit} steps and "
+            f"inner_steps={inner_steps}. Raise epochs or steps."
+        )
+    if isinstance(optimizer, Optimizer) or not callable(optimizer):
+        raise TypeError(
+            "fit needs a function from parameters to an optimiser, because some parameters are "
+            f"only known after the first batch; got {type(optimizer).__name__}. Pass for example "
+            "functools.partial(torch.optim.Adam, lr=1e-3)."
+        )
+
+
+def _to_device(pair: Pair, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    first = next(pair.parameters(), None)
+    if first is None:
+        return batch
+    return tuple(part.to(first.device, non_blocking=True) for part in batch)
+
+
+def _cycle(batches: Iterable, limit: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of as many passes as it takes to serve ``limit`` of them."""
+    served = 0
+    while served < limit:
+        for batch in batches:
+            yield batch
+            served += 1
+            if served == limit:
+                return
+
+
+@contextmanager
+def _sparse_rows(pair: Pair) -> Iterator[list[nn.Parameter]]:
+    """Sparse gradients for tables with a row a datum: modules with ``rows`` and ``sparse``."""
+    tables = [m for m in pair.modules() if hasattr(m, "rows") and hasattr(m, "sparse")]
+    before = [module.sparse for module in tables]
+    embeddings = [m.weight for m in pair.modules() if isinstance(m, nn.Embedding) and m.sparse]
+    try:
+        for module in tables:
+            module.sparse = True
+        yield [module.rows for module in tables] + embeddings
+    finally:
+        for module, sparse in zip(tables, before, strict=True):
+            module.sparse = sparse
+
+
+def _optimizers(
+    trained: list[nn.Parameter],
+    tables: list[nn.Parameter],
+    optimizer: OptimizerFactory,
+    row_optimizer: OptimizerFactory,
+) -> list[Optimizer]:
+    in_tables = {id(table) for table in tables}
+    dense = [p for p in trained if id(p) not in in_tables]
+    rows = [p for p in trained if id(p) in in_tables]
+    makers = ((optimizer, dense), (row_optimizer, rows))
+    return [make(parameters) for make, parameters in makers if parameters]
+
+
+def _turns(pair: Pair, x: Tensor, index: Tensor, inner_steps: int) -> list[list[nn.Parameter]]:
+    """Which parameters each gradient step of one batch moves."""
+    trained = [p for p in pair.parameters() if p.requires_grad]
+    if inner_steps == 0:
+        return [trained]
+    inner = trace.guide_parameters(pair.guide, trained, x, index)
+    outer = [p for p in trained if all(p is not q for q in inner)]
+    if not inner or not outer:
+        raise ValueError(
+            "inner_steps needs parameters of the guide and others of the model alone; got "
+            f"{len(inner)} and {len(outer)}. Use inner_steps=0."
+        )
+    return [inner] * inner_steps + [outer]
+
+
+def _clip(parameters: list[nn.Parameter], bound: float) -> None:
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    sizes = [(g.coalesce().values() if g.is_sparse else g).norm() for g in gradients]
+    factor = (bound / (torch.stack(sizes).norm() + 1e-12)).clamp_max(1.0)
+    for gradient in gradients:
+        gradient.mul_(factor)
+
+
+class _Record:
+    """The running history of a fit, and its files."""
+
+    def __init__(
+        self, pair: Pair, validation: Any, batch_size: int, size: int, out: Path | str | None
+    ) -> None:
+        self.pair, self.size, self.out = pair, size, None if out is None else Path(out)
+        self.unseen = None
+        if validation is not None:
+            self.unseen = sequential(validation, batch_size)
+        self.start, self.steps = time.perf_counter(), 0
+        self.values: list[float] = []
+        self.epochs: list[Epoch] = []
+        self.best: Epoch | None = None
+        self.best_state: dict[str, Tensor] = {}
+
+    def step(self, objective: float, kl_weight: float) -> None:
+        self.values.append(objective)
+        self.steps, self.kl_weight = self.steps + 1, float(kl_weight)
+
+    def epoch(self) -> str:
+        """Closes an epoch; returns it in words for the progress bar."""
+        mean = math.fsum(self.values) / len(self.values)
+        self.values.clear()
+        seconds = time.perf_counter() - self.start
+        row = Epoch(
+            len(self.epochs) + 1, self.steps, mean, self._validate(), self.kl_weight, seconds
+        )
+        self.epochs.append(row)
+        if self._is_best(row):
+            self.best, self.best_state = row, self._state()
+        if self.out is not None:
+            self._write(row)
+        unseen = "" if math.isnan(row.validation) else f", validation {row.validation:.2f}"
+        return f"objective {row.objective:.2f}{unseen} nats per datum"
+
+    def _is_best(self, row: Epoch) -> bool:
+        """Objectives under different KL weights do not compare; the later one then stands."""
+        if self.best is None or row.score > self.best.score:
+            return True
+        return math.isnan(row.validation) and row.kl_weight != self.best.kl_weight
+
+    def history(self) -> History:
+        return History(tuple(self.epochs), self.best, self.best_state, self._state())
+
+    def _state(self) -> dict[str, Tensor]:
+        return {name: value.detach().clone() for name, value in self.pair.state_dict().items()}
+
+    @torch.no_grad()
+    def _validate(self) -> float:
+        """The ELBO per datum on unseen data, the training stream of random numbers untouched."""
+        if self.unseen is None:
+            return math.nan
+        self.pair.eval()
+        programs = [trace.sized(p, self.size) for p in (self.pair.model, self.pair.guide)]
+        total = 0.0
+        with torch.random.fork_rng():
+            for x, index in self.unseen:
+                x, index = _to_device(self.pair, (x, index))
+                total += elbo(*programs, x, index).item() * len(x)
+        self.pair.train()
+        return total / self.unseen.size
+
+    def _write(self, row: Epoch) -> None:
+        text = io.StringIO()
+        writer = csv.writer(text)
+        writer.writerow(Epoch._fields)
+        writer.writerows(self.epochs)
+        checkpoint.write_aside(
+            self.out / "metrics.csv", lambda aside: aside.write_text(text.getvalue())
+        )
+        checkpoint.save_state(self.out / "last.pt", self._state())
+        if row is self.best:
+            checkpoint.save_state(self.out / "best.pt", self.best_state)
