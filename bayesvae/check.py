@@ -1,8 +1,8 @@
 """What is wrong with a pair, said in words before anything trains on it.
 
-Most mistakes in a Pyro pair raise nothing: a log-density broadcast to (B, B), a guide wider than its
-prior's support, a parameter outside every gradient.  `check_pair` runs both programs once on a batch
-and looks for each of them.
+Most mistakes in a Pyro pair raise nothing: a log-density broadcast to (B, B), a guide wider than
+its prior's support, a parameter outside every gradient.  `check_pair` runs both programs once on
+a batch and looks for each of them.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,8 @@ from torch.distributions import constraints
 
 from bayesvae.objectives import Objective, elbo, is_pathwise, per_datum
 from bayesvae.pair import Pair
-from bayesvae.trace import DATA_PLATE, PARTICLE_PLATE, Site, Sites, run, sized
+from bayesvae.programs import DATA_PLATE, PARTICLE_PLATE, sized
+from bayesvae.trace import Site, Sites, run
 
 Batch = Tensor | tuple[Tensor, Tensor | None]
 
@@ -26,11 +27,12 @@ Batch = Tensor | tuple[Tensor, Tensor | None]
 def check_pair(pair: Pair, batch: Batch, objective: Objective | ELBO | None = elbo) -> str:
     """Looks for what would silently train the wrong thing, on one batch.
 
-    Checked: latents missing on one side; the data plate; log-densities broader than the plates (the
-    silent (B, B) broadcast); values outside a support, grey levels under a Bernoulli among them; a
-    guide whose support exceeds or does not cover the prior's; latents without pathwise gradient
-    under a pathwise objective; non-finite log-densities; parameters without gradient (freeze those
-    on purpose with ``requires_grad_(False)``).  Nothing is changed, the random stream included.
+    Checked: latents missing on one side; the data plate; log-densities broader than the plates
+    (the silent (B, B) broadcast); values outside a support, grey levels under a Bernoulli among
+    them; a guide whose support exceeds or does not cover the prior's; latents without pathwise
+    gradient under a pathwise objective; non-finite log-densities; parameters without gradient
+    (freeze those on purpose with ``requires_grad_(False)``).  Nothing is changed, the random
+    stream included.
 
     Args:
         pair: the pair.
@@ -46,7 +48,8 @@ def check_pair(pair: Pair, batch: Batch, objective: Objective | ELBO | None = el
 
     Example:
         >>> from bayesvae.pairs import PPCA, ppca
-        >>> print(check_pair(ppca(PPCA(torch.eye(3)[:, :1], torch.zeros(3), 1.0)), torch.zeros(4, 3)))
+        >>> pair = ppca(PPCA(torch.eye(3)[:, :1], torch.zeros(3), 1.0))
+        >>> print(check_pair(pair, torch.zeros(4, 3)))
         program  site  kind      plates   batch  event  value   log-density
         guide    z     latent    data[4]  (4,)   (1,)   (4, 1)  (4,)
         model    z     latent    data[4]  (4,)   (1,)   (4, 1)  (4,)
@@ -105,7 +108,7 @@ def _structure(sites: Sites) -> Iterator[str]:
         )
     for name, site in sites.guide.items():
         if name in sites.model and sites.model[name].observed:
-            yield f"The guide samples '{name}', which the model observes. Remove it from the guide."
+            yield f"The guide samples '{name}', which the model observes. Remove it there."
         elif name not in sites.model and not site.auxiliary:
             yield (
                 f"Every latent of the guide must be one of the model; '{name}' is not among "
@@ -248,8 +251,8 @@ def _supports(sites: Sites) -> Iterator[str]:
         supports = f"guide {_bare(pair[0])}, prior {_bare(pair[1])}"
         if exceeds:
             yield (
-                f"The guide of '{name}' exceeds the prior's support ({supports}): draws outside it "
-                "have density zero under the model. Transform the guide onto the prior's support."
+                f"The guide of '{name}' exceeds the prior's support ({supports}): draws outside "
+                "it have density zero under the model. Transform the guide onto the prior's support."
             )
         if not covers:
             yield (
@@ -317,6 +320,6 @@ def non_finite(pair: Pair, x: Tensor, index: Tensor | None, step: int, loss: flo
             sites = run(pair.model, pair.guide, x, index)
         where = " ".join([*_values(sites), *_densities(sites)]) or "no site on a second draw"
     return (
-        f"The loss must be finite; it is {loss} at step {step}. Cause: {where}. Lower the learning "
-        "rate, bound the gradient with clip_norm, or check the data."
+        f"The loss must be finite; it is {loss} at step {step}. Cause: {where}. Lower the "
+        "learning rate, bound the gradient with clip_norm, or check the data."
     )

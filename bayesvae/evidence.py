@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from tqdm import tqdm
 
-from bayesvae import trace
+from bayesvae import programs, trace
 from bayesvae.check import check_pair
 from bayesvae.data import sequential
 from bayesvae.pair import Pair
@@ -204,7 +204,7 @@ def weights(log_weight: Callable[[int], Tensor], particles: int, at_once: int) -
 
 def conditioned(
     pair: Pair, x: Tensor, index: Tensor | None, draw: bool = False
-) -> tuple[trace.Program, trace.Program, str]:
+) -> tuple[programs.Program, programs.Program, str]:
     """Model and guide with shared latents fixed, and the fact in words.
 
     Args:
@@ -232,7 +232,7 @@ def conditioned(
         return pair.model, pair.guide, ""
     kind = "a draw" if draw else "the mean"
     words = f"given shared latents {sorted(values)} at {kind} of their guide"
-    return trace.given(pair.model, values), trace.given(pair.guide, values), words
+    return programs.given(pair.model, values), programs.given(pair.guide, values), words
 
 
 def _estimate(
@@ -324,5 +324,20 @@ def elbo_per_datum(
     memory: int = MEMORY,
     progress: bool = False,
 ) -> Estimate:
-    """The guide's own bound L[q_phi] of log p(x); arguments and conditions as in `log_evidence`."""
+    """The guide's own bound L[q_phi] of log p(x), per datum.
+
+    Args:
+        pair: the pair.
+        data: a tensor ``(N, *event)``, a torch ``Dataset`` or a loader.
+        particles: K, exactly so many for each datum.
+        draw_shared: condition shared latents on a draw of their guide rather than its mean.
+        memory: budget, bytes; work is cut to fit.
+        progress: whether to show a bar.
+
+    Returns:
+        Per datum, in the order of the data, under the conditions of `log_evidence`.
+
+    Raises:
+        ValueError: if the pair is not sound or its guide has a point mass.
+    """
     return _estimate(pair, data, particles, draw_shared, memory, progress, Weights.elbo)

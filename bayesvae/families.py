@@ -5,11 +5,12 @@ network, a free row a datum, and the optimiser that measures what a network lose
 object with
 
     ``size``                     how many numbers make a row;
-    ``family(rows)``             rows ``(*, size)`` to a distribution over z with batch shape ``(*)``;
-    ``family.rows(q)``           rows that give q, or the member that shares its moments;
-    ``family.contains(q)``       whether q is a member (so that ``rows`` is exact).
+    ``family(rows)``             rows ``(*, size)`` to a distribution over z with batch shape
+    ``(*)``; ``family.rows(q)``           rows that give q, or the member that shares its
+    moments; ``family.contains(q)``       whether q is a member (so that ``rows`` is exact).
 
-Scales are softplus(raw) + 1e-6: like exp for the small scales of a sharp posterior, tame for large.
+Scales are softplus(raw) + 1e-6: like exp for the small scales of a sharp posterior, tame for
+large.
 """
 
 from dataclasses import dataclass

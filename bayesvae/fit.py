@@ -23,7 +23,7 @@ from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from tqdm import tqdm
 
-from bayesvae import checkpoint, trace
+from bayesvae import checkpoint, programs, trace
 from bayesvae.check import check_pair, non_finite
 from bayesvae.data import loader, sequential
 from bayesvae.objectives import Objective, elbo, per_datum
@@ -139,7 +139,7 @@ def fit(
         x, index = _to_device(pair, next(iter(batches)))
         check_pair(pair, (x, index), objective)
         bound = per_datum(objective, batches.size)
-        model, guide = (trace.sized(p, batches.size) for p in (pair.model, pair.guide))
+        model, guide = (programs.sized(p, batches.size) for p in (pair.model, pair.guide))
         turns = _turns(pair, x, index, inner_steps)
         trained = [p for p in pair.parameters() if p.requires_grad]
         optimizers = _optimizers(trained, tables, optimizer, row_optimizer)
@@ -150,7 +150,7 @@ def fit(
         for step, (x, index) in enumerate(_cycle(batches, limit)):
             x, index = _to_device(pair, (x, index))
             weight = weight_at(step)
-            weighted = [trace.kl_weighted(p, weight) for p in (model, guide)]
+            weighted = [programs.kl_weighted(p, weight) for p in (model, guide)]
             for parameters in turns:
                 loss = -bound(*weighted, x, index)
                 if not math.isfinite(value := loss.item()):
@@ -309,7 +309,7 @@ class _Record:
         if self.unseen is None:
             return math.nan
         self.pair.eval()
-        programs = [trace.sized(p, self.size) for p in (self.pair.model, self.pair.guide)]
+        programs = [programs.sized(p, self.size) for p in (self.pair.model, self.pair.guide)]
         total = 0.0
         with torch.random.fork_rng():
             for x, index in self.unseen:

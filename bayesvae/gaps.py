@@ -7,13 +7,14 @@ For a datum x, a variational family Q and a guide q_phi in Q,
 
 the sum being KL(q_phi || p(z | x)) ("Inference Suboptimality in Variational Autoencoders", Cremer,
 Li and Duvenaud, 2018).  L[q*] is found by gradient ascent on the datum's own lambda, so what is
-reported is a lower estimate of it; log p(x) is importance-sampled from a mixture of every q at hand,
-a lower estimate too.  All estimates use fresh noise, so a difference may be negative within its error.
+reported is a lower estimate of it; log p(x) is importance-sampled from a mixture of every q at
+hand, a lower estimate too.  All estimates use fresh noise, so a difference may be negative
+within its error.
 
 The optimisation runs in coordinates u = (z - m) / s, with m and s the guide's mean and standard
 deviation of the datum: there the posterior has unit scale and one step size suits every latent.
-Gradients leave out the score of q, which is zero on average and vanishes where q is exact ("Sticking
-the Landing", Roeder, Wu and Duvenaud, 2017).
+Gradients leave out the score of q, which is zero on average and vanishes where q is exact
+("Sticking the Landing", Roeder, Wu and Duvenaud, 2017).
 """
 
 import time
@@ -41,6 +42,7 @@ from bayesvae.evidence import (
 )
 from bayesvae.families import Family, MultivariateNormal, Normal
 from bayesvae.pair import Pair
+from bayesvae.programs import Program
 from bayesvae.report import Comparison, Price, Split
 
 
@@ -137,7 +139,8 @@ def ascend(
 
 class _Pooled:
     """A mixture of proposals with equal weights: no part of the posterior that one of them covers
-    can be missed by all ("Safe and Effective Importance Sampling", Owen and Zhou, 2000)."""
+    can be missed by all ("Safe and Effective Importance Sampling", Owen and Zhou, 2000).
+    """
 
     def __init__(self, parts: Sequence[Distribution]) -> None:
         self.parts = parts
@@ -173,7 +176,7 @@ class _Guide(NamedTuple):
         return dist.TransformedDistribution(self.q, [to_u])
 
 
-def _one_latent(guide: trace.Program, x: Tensor, index: Tensor | None) -> _Guide | None:
+def _one_latent(guide: Program, x: Tensor, index: Tensor | None) -> _Guide | None:
     """The guide as one distribution over one real latent vector a datum, or None."""
     local = [s for s in trace.draws(guide, x, index).values() if s.data_plate is not None]
     local = [site for site in local if not site.observed]
@@ -226,7 +229,7 @@ class _Settings(NamedTuple):
 
 
 def _compare_batch(
-    programs: tuple[trace.Program, trace.Program],
+    programs: tuple[Program, Program],
     x: Tensor,
     index: Tensor | None,
     settings: _Settings,
@@ -287,11 +290,11 @@ def compare(
 ) -> Comparison:
     """Takes log p(x) - ELBO apart for every datum, the model held fixed.
 
-    The pair may be any with a data plate.  If its guide samples one real latent vector a datum, the
-    best member of each family is found for each datum, and where the guide belongs to a family the
-    gap splits into amortization and approximation.  Other guides (several latents, discrete ones)
-    get log p(x), L[q_phi] and their difference.  Shared latents are fixed at their guide's mean.
-    Nothing of the pair is changed.
+    The pair may be any with a data plate.  If its guide samples one real latent vector a datum,
+    the best member of each family is found for each datum, and where the guide belongs to a
+    family the gap splits into amortization and approximation.  Other guides (several latents,
+    discrete ones) get log p(x), L[q_phi] and their difference.  Shared latents are fixed at
+    their guide's mean. Nothing of the pair is changed.
 
     Args:
         pair: the pair, trained.

@@ -1,9 +1,9 @@
 """Guides: where the variational parameters lambda_n of a datum come from.
 
 Variational inference asks for one q_{lambda_n}(z) a datum.  `PerDatapoint` keeps every lambda_n as
-a free row; `Amortized` lets one network predict it, lambda_n = f_phi(x_n), which is what the encoder
-of a VAE is.  The family, and with it the best bound that could be reached, is the same in both, so
-the difference between them is the price of amortization and nothing else.
+a free row; `Amortized` lets one network predict it, lambda_n = f_phi(x_n), which is what the
+encoder of a VAE is.  The family, and with it the best bound that could be reached, is the same
+in both, so the difference between them is the price of amortization and nothing else.
 
 A guide is a Pyro program of ``(x, index)``; ``guide.posterior(x, index)`` is the distribution that
 it samples from.
@@ -16,7 +16,7 @@ from torch.distributions import Distribution
 from torch.nn.functional import embedding
 
 from bayesvae.families import Family, pyro_ready
-from bayesvae.trace import DATA_PLATE
+from bayesvae.programs import DATA_PLATE
 
 
 class Amortized(nn.Module):

@@ -1,9 +1,9 @@
 """Likelihoods: ``likelihood(z)`` is the distribution p(x | z) over one datum's event.
 
-The network is the decoder; what its output parametrises is the likelihood's business.  Every axis of
-the network's output beyond z's leading dims belongs to the event.  ``likelihood.mean(z)`` is E[x | z],
-in the units of x; a draw is ``likelihood(z).sample()``, and for real-valued data looks different
-from the mean: the noise is part of the model.
+The network is the decoder; what its output parametrises is the likelihood's business.  Every
+axis of the network's output beyond z's leading dims belongs to the event.
+``likelihood.mean(z)`` is E[x | z], in the units of x; a draw is ``likelihood(z).sample()``, and
+for real-valued data looks different from the mean: the noise is part of the model.
 
 The same classes serve as conditionals p(z_l | z_{l+1}) between layers of latents.
 """
@@ -60,8 +60,9 @@ class Bernoulli(Likelihood):
 class Normal(Likelihood):
     """Real x with means from the network and a spherical or predicted scale.
 
-    With a given scale, -log p(x | z) is squared error times 1 / (2 scale^2) plus a constant; a large
-    given scale collapses latents, so learn it ("Don't Blame the ELBO!", Lucas et al., 2019).
+    With a given scale, -log p(x | z) is squared error times 1 / (2 scale^2) plus a constant; a
+    large given scale collapses latents, so learn it ("Don't Blame the ELBO!", Lucas et al.,
+    2019).
 
     Args:
         network: maps z ``(*, d)`` to means ``(*, *event)``.

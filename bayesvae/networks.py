@@ -1,7 +1,7 @@
 """Networks map ``(*, *inputs)`` to ``(*, *outputs)`` for any leading dims (particles, data).
 
-None couples the rows of a batch (no batch normalisation): with it, log p(x_n | z_n) would depend on
-the other data and no bound per datum would mean anything.  Shapes may be given as a number of
+None couples the rows of a batch (no batch normalisation): with it, log p(x_n | z_n) would depend
+on the other data and no bound per datum would mean anything.  Shapes may be given as a number of
 features or as a tuple; an image is ``(C, H, W)``.
 """
 

@@ -17,7 +17,8 @@ from typing import Any
 from pyro.infer import ELBO, TraceMeanField_ELBO
 from torch import Tensor
 
-from bayesvae.trace import Program, log_terms
+from bayesvae.programs import Program
+from bayesvae.trace import log_terms
 
 Objective = Callable[..., Tensor]
 """A bound to maximise: ``(model, guide, *batch) -> Tensor ()``, nats per datum."""
@@ -63,7 +64,7 @@ def per_datum(objective: Objective | ELBO, size: int) -> Objective:
 
     Args:
         objective: one of ours, your own, or a Pyro ``ELBO`` object with a differentiable loss.
-        size: N; the data plate has to stand for as many (see `bayesvae.trace.sized`).
+        size: N; the data plate has to stand for as many (see `bayesvae.programs.sized`).
 
     Raises:
         TypeError: for anything else, and for ELBO objects without ``differentiable_loss``.
@@ -72,7 +73,7 @@ def per_datum(objective: Objective | ELBO, size: int) -> Objective:
         if callable(objective):
             return objective
         raise TypeError(
-            "An objective is a function (model, guide, *batch) -> Tensor () or a Pyro ELBO object; "
+            "An objective is a function (model, guide, *batch) -> Tensor () or a Pyro ELBO; "
             f"got {type(objective).__name__}."
         )
     if not hasattr(objective, "differentiable_loss"):

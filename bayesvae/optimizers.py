@@ -2,8 +2,8 @@
 
 A dense optimiser moves every row at every step: momentum carries on without a gradient.  For rows
 that are the variational parameters of single data that is drift, towards nowhere.  Here a row has
-its own moments and its own step count (so its first step is debiased as a first step), and only rows
-with a gradient move.
+its own moments and its own step count (so its first step is debiased as a first step), and only
+rows with a gradient move.
 """
 
 from collections.abc import Callable, Iterable

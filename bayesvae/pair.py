@@ -2,9 +2,9 @@
 
 Nothing has to be inherited.  Programs are Pyro stochastic functions of ``(x, index)`` or of ``x``
 alone.  Their parameters may live in modules (given as programs, or behind bound methods, partials
-and closures) or in ``pyro.module`` and ``pyro.param`` statements, which only a run brings to light.
-All of them end up as parameters of one ``nn.Module``, so that any torch optimiser, ``state_dict``
-and ``.to(device)`` see them.
+and closures) or in ``pyro.module`` and ``pyro.param`` statements, which only a run brings to
+light. All of them end up as parameters of one ``nn.Module``, so that any torch optimiser,
+``state_dict`` and ``.to(device)`` see them.
 
 Pyro keys parameters by name in one global store, where a second pair with equal names would
 silently share them.  Here every ``nn.Parameter`` is used as the object that it is; the store is
@@ -24,7 +24,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 from torch.distributions import transform_to
 
-from bayesvae.trace import Program
+from bayesvae.programs import Program
 
 _number = count()
 
@@ -80,8 +80,8 @@ class _OwnParameters(Messenger):
 class Pair(nn.Module):
     """A Pyro model and its guide, with the parameters of both.
 
-    ``pair.model`` and ``pair.guide`` are again Pyro programs of ``(x, index=None)`` and can be given
-    to ``pyro.infer.SVI`` as they are.
+    ``pair.model`` and ``pair.guide`` are again Pyro programs of ``(x, index=None)`` and can be
+    given to ``pyro.infer.SVI`` as they are.
 
     Args:
         model: stochastic function of ``(x, index)`` or ``x``; ``x`` is ``(B, *event)``, ``index``

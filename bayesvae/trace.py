@@ -1,24 +1,23 @@
 """From a Pyro pair and a batch to per-datum terms: the only door to Pyro's internals.
 
 A pair is a model p(x, z) and a guide q(z | x).  Running the guide, then the model on the guide's
-draws, gives every sample site its distribution and its value.  A site inside ``pyro.plate("data")``
-belongs to one datum and is *local*; any other site is *shared* by the whole data set.  Summed over
-sites of the same kind, the log-densities give
+draws, gives every sample site its distribution and its value.  A site inside
+``pyro.plate("data")`` belongs to one datum and is *local*; any other site is *shared* by the
+whole data set.  Summed over sites of the same kind, the log-densities give
 
     log p(x_n | z_n),   log p(z_n),   log q(z_n | x_n)        local,  shape (K, B)
     log p(x | w),       log p(w),     log q(w)                shared, shape (K,)
 
 for K particles and the B data of a batch: unscaled, masks applied.  Their combination
-log p(x, z) - log q(z | x), the log-weight, is what every bound and estimator downstream is made of.
+log p(x, z) - log q(z | x), the log-weight, is what every bound and estimator downstream is made
+of.
 
 Training objectives may weigh sites (subsampling, KL annealing); evidence may not.  So a site also
 carries its *weight*: Pyro's scale divided by the data plate's own factor N / B.
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from functools import wraps
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -27,16 +26,11 @@ import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.indep_messenger import CondIndepStackFrame
-from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import Distribution, kl_divergence
 
-Program = Callable[..., Any]
-"""A Pyro stochastic function of a batch: a model or a guide."""
-
-DATA_PLATE = "data"
-PARTICLE_PLATE = "particles"
+from bayesvae.programs import DATA_PLATE, PARTICLE_PLATE, Program, given, within
 
 
 class Site(NamedTuple):
@@ -159,74 +153,6 @@ class Terms(NamedTuple):
     size: int
 
 
-# Changing a program -------------------------------------------------------------------------
-
-
-class _SizedPlate(Messenger):
-    """Tells the data plate of a program that its batch stands for ``size`` data."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.size = size
-
-    def _pyro_sample(self, msg: dict) -> None:
-        frames = msg["cond_indep_stack"]
-        for position, frame in enumerate(frames):
-            if frame.name == DATA_PLATE and frame.full_size in (None, -1, frame.size):
-                batch = frame.size if frame.size > 0 else self.size
-                sized = frame._replace(full_size=self.size, size=batch)
-                msg["cond_indep_stack"] = (*frames[:position], sized, *frames[position + 1 :])
-                msg["scale"] = msg["scale"] * (self.size / batch)
-
-
-class _WeightedLatents(Messenger):
-    """Multiplies the scale of every latent site by ``weight``."""
-
-    def __init__(self, weight: Tensor | float) -> None:
-        super().__init__()
-        self.weight = weight
-
-    def _pyro_sample(self, msg: dict) -> None:
-        if not msg["is_observed"] and not site_is_subsample(msg):
-            msg["scale"] = msg["scale"] * self.weight
-
-
-def _within(program: Program, *contexts: Any) -> Program:
-    """The program run inside Pyro handlers or plates; keeps its signature and its identity."""
-
-    @wraps(program)
-    def handled(*batch: Any, **named: Any) -> Any:
-        with ExitStack() as stack:
-            for context in contexts:
-                stack.enter_context(context)
-            return program(*batch, **named)
-
-    return handled
-
-
-def sized(program: Program, size: int) -> Program:
-    """The program with its data plate standing for a data set of ``size`` rows.
-
-    A plate that already subsamples keeps the size that it states.
-    """
-    return _within(program, _SizedPlate(size))
-
-
-def kl_weighted(program: Program, weight: Tensor | float) -> Program:
-    """The program with every latent site scaled by ``weight``."""
-    return _within(program, _WeightedLatents(weight))
-
-
-def given(program: Program, values: Mapping[str, Tensor]) -> Program:
-    """The program with the named sites fixed at ``values``; unchanged if there are none."""
-    return _within(program, poutine.condition(data=dict(values))) if values else program
-
-
-def sampled(program: Program) -> Program:
-    """The program with its observations drawn instead of read."""
-    return _within(program, poutine.uncondition())
-
-
 # Running programs ---------------------------------------------------------------------------
 
 _NESTING: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
@@ -275,8 +201,8 @@ def run(model: Program, guide: Program, *batch: Any, particles: int = 1) -> Site
     """
     if particles > 1:
         dim = -1 - _nesting(model, guide, batch)
-        model = _within(model, pyro.plate(PARTICLE_PLATE, particles, dim=dim))
-        guide = _within(guide, pyro.plate(PARTICLE_PLATE, particles, dim=dim))
+        model = within(model, pyro.plate(PARTICLE_PLATE, particles, dim=dim))
+        guide = within(guide, pyro.plate(PARTICLE_PLATE, particles, dim=dim))
     guide_trace = poutine.trace(guide).get_trace(*batch)
     model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*batch)
     latent = {name: site for name, site in _sites(guide_trace).items() if not site.observed}
@@ -362,7 +288,8 @@ def _same_mask(first: Tensor | bool | None, second: Tensor | bool | None) -> boo
 def _analytic_sites(sites: Sites) -> set[str]:
     """Latents whose KL may be taken analytically: their parents in the model come before them
     in the guide too, so that given the guide's draws so far both densities are fixed, and their
-    masks agree."""
+    masks agree.
+    """
     before_in_guide = {name: set(list(sites.guide)[:i]) for i, name in enumerate(sites.guide)}
     latents = [name for name, site in sites.model.items() if name in sites.guide]
     return {

@@ -14,7 +14,7 @@ from torch.distributions import Distribution
 from bayesvae.families import pyro_ready
 from bayesvae.guides import Amortized
 from bayesvae.pair import Pair
-from bayesvae.trace import DATA_PLATE, Program
+from bayesvae.programs import DATA_PLATE, Program
 
 
 def _names(layers: int) -> list[str]:
@@ -40,7 +40,7 @@ class LatentLayers(nn.Module):
         self.conditionals = nn.ModuleList(conditionals)
 
     def forward(self, x: Tensor, index: Tensor | None = None) -> Tensor:
-        """Runs the program on a batch ``(B, *event)``; returns x, observed unless a handler asks."""
+        """Runs the program on a batch ``(B, *event)``; returns x, drawn if a handler asks."""
         *lower, top = _names(len(self.conditionals) + 1)
         with pyro.plate(DATA_PLATE, len(x)):
             z = pyro.sample(top, pyro_ready(self.prior()))

@@ -17,7 +17,7 @@ from torch.distributions import Distribution
 
 from bayesvae.families import positive, raw_of
 from bayesvae.pair import Pair
-from bayesvae.trace import DATA_PLATE, Program
+from bayesvae.programs import DATA_PLATE, Program
 
 
 class PPCA(nn.Module):
