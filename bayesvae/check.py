@@ -252,7 +252,7 @@ def _supports(sites: Sites) -> Iterator[str]:
         if exceeds:
             yield (
                 f"The guide of '{name}' exceeds the prior's support ({supports}): draws outside "
-                "it have density zero under the model. Transform the guide onto the prior's support."
+                "it have density zero under the model. Transform it onto the prior's support."
             )
         if not covers:
             yield (

@@ -32,6 +32,8 @@ from bayesvae.pair import Pair
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 
+ADAM = partial(Adam, lr=1e-3, fused=True)
+
 
 class Epoch(NamedTuple):
     """One pass over the data; nats per datum, higher is better.
@@ -82,7 +84,7 @@ def fit(
     epochs: int = 100,
     steps: int | None = None,
     batch_size: int = 128,
-    optimizer: OptimizerFactory = partial(Adam, lr=1e-3, fused=True),
+    optimizer: OptimizerFactory = ADAM,
     row_optimizer: OptimizerFactory = RowAdam,
     scheduler: Callable[[Optimizer], LRScheduler] | None = None,
     kl_weight: float | Callable[[int], float] = 1.0,
@@ -310,13 +312,14 @@ class _Record:
             return math.nan
         self.pair.eval()
         programs = [programs.sized(p, self.size) for p in (self.pair.model, self.pair.guide)]
-        total = 0.0
+        total = seen = 0
         with torch.random.fork_rng():
             for x, index in self.unseen:
                 x, index = _to_device(self.pair, (x, index))
                 total += elbo(*programs, x, index).item() * len(x)
+                seen += len(x)
         self.pair.train()
-        return total / self.unseen.size
+        return total / seen
 
     def _write(self, row: Epoch) -> None:
         text = io.StringIO()

@@ -68,6 +68,9 @@ class Ascent(NamedTuple):
     windows: int = 20
 
 
+DEFAULT_ASCENT = Ascent()
+
+
 class Optimum(NamedTuple):
     """Where an ascent ended.
 
@@ -138,8 +141,10 @@ def ascend(
 
 
 class _Pooled:
-    """A mixture of proposals with equal weights: no part of the posterior that one of them covers
-    can be missed by all ("Safe and Effective Importance Sampling", Owen and Zhou, 2000).
+    """A mixture of proposals with equal weights.
+
+    What one of them covers of the posterior cannot be missed by all ("Safe and Effective
+    Importance Sampling", Owen and Zhou, 2000).
     """
 
     def __init__(self, parts: Sequence[Distribution]) -> None:
@@ -283,7 +288,7 @@ def compare(
     families: Sequence[Callable[[int], Family]] = (Normal, MultivariateNormal),
     particles: int = 200,
     evidence_particles: int = 1000,
-    ascent: Ascent = Ascent(),
+    ascent: Ascent = DEFAULT_ASCENT,
     batch_size: int = 250,
     memory: int = MEMORY,
     progress: bool = True,

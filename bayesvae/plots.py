@@ -42,16 +42,16 @@ def samples(
 ) -> Figure:
     """Blocks of a model's means and of the data drawn around them.
 
-    Datum `i` has the same place in every block. Means and draws share a grey scale that clips:
+    Datum ``i`` has the same place in every block. Means and draws share a grey scale that clips:
     0 to 1 if the means lie there, else the middle 99 % of all values, written at the left.
     Vectors become heat-maps with a row for each datum; one that is a flattened image is yours to
-    reshape: `x.unflatten(-1, (28, 28))`.
+    reshape: ``x.unflatten(-1, (28, 28))``.
 
     Args:
-        means: `(n, H, W)`, `(n, 1, H, W)`, `(n, 3, H, W)` in colour, or vectors `(n, D)`.
+        means: ``(n, H, W)``, ``(n, 1, H, W)``, ``(n, 3, H, W)`` in colour, or vectors ``(n, D)``.
         draws: of the same shape.
         columns: images in a row.
-        noise: also show `draws - means`, 0 as mid-grey, black and white three root mean squares
+        noise: also show ``draws - means``, 0 as mid-grey, black and white three root mean squares
             away. For a Normal likelihood; a Bernoulli's draws say as much.
 
     Returns:
@@ -82,10 +82,10 @@ def samples(
 
 @rc_context(_STYLE)
 def reconstructions(originals: Values, means: Values, columns: int = 10) -> Figure:
-    """Data above their reconstructions, row by row, on one scale as in `samples`.
+    """Data above their reconstructions, row by row, on one scale as in ``samples``.
 
     Args:
-        originals: images or vectors, of a shape that `samples` takes.
+        originals: images or vectors, of a shape that ``samples`` takes.
         means: the likelihood's mean, given the guide's code of each original; same shape.
         columns: images in a row.
 
@@ -124,7 +124,7 @@ def training_curve(
 
     Args:
         epochs: of length T.
-        train: `(T,)` in nats per datum; NaN where an epoch was not evaluated.
+        train: ``(T,)`` in nats per datum; NaN where an epoch was not evaluated.
         validation: likewise; if given, the best epoch is the one of this curve.
         axes: drawn on if given.
 
@@ -161,9 +161,9 @@ def training_curve(
 
 
 class GapRow(NamedTuple):
-    r"""What is known of one split of the data, per datum and in nats; all arrays `(n,)`.
+    r"""What is known of one split of the data, per datum and in nats; all arrays ``(n,)``.
 
-    An importance-sampled `log_evidence` lies below log p(x) in expectation, which makes the
+    An importance-sampled ``log_evidence`` lies below log p(x) in expectation, which makes the
     approximation gap too small. A $q^*$ optimised for too short makes it too large, and the
     amortization gap too small by as much. Both can turn a gap negative.
 
@@ -172,7 +172,7 @@ class GapRow(NamedTuple):
         log_evidence: estimates of log p(x).
         guide: $L[q_\phi]$, the guide's ELBO.
         bounds: $L[q^*]$ by the name of the family in which $q^*$ was optimised.
-        own: name of the guide's own family in `bounds`. None if the guide is not of one family;
+        own: name of the guide's own family in ``bounds``. None if the guide is not of one family;
             its inference gap is then not divided.
 
     Example:
@@ -202,7 +202,7 @@ def gaps(rows: Sequence[GapRow], axes: Axes | None = None) -> Axes:
         The axes, in nats per datum.
 
     Raises:
-        ValueError: if there is no row, arrays are not alike, or `own` is not in `bounds`.
+        ValueError: if there is no row, arrays are not alike, or ``own`` is not in ``bounds``.
 
     Example:
         >>> row = GapRow("test", [-14.0, -15.0], [-15.5, -17.5], {"normal": [-15, -16]}, "normal")
@@ -242,7 +242,7 @@ def gap_curves(rows: Sequence[GapRow], axes: Axes | None = None) -> Axes:
         The axes: gaps in nats against the percentage of data with a smaller one.
 
     Raises:
-        ValueError: as in `gaps`.
+        ValueError: as in ``gaps``.
 
     Example:
         >>> axes = gap_curves([GapRow("test", [-14.0, -15.0], [-15.5, -16.0])])
@@ -266,7 +266,7 @@ def gap_curves(rows: Sequence[GapRow], axes: Axes | None = None) -> Axes:
 
 @rc_context(_STYLE)
 def gap_figure(rows: Sequence[GapRow]) -> Figure:
-    """The whole story in two panels: `gaps` above `gap_curves`.
+    """The whole story in two panels: ``gaps`` above ``gap_curves``.
 
     Args:
         rows: one for each split.
@@ -275,7 +275,7 @@ def gap_figure(rows: Sequence[GapRow]) -> Figure:
         A figure with two axes.
 
     Raises:
-        ValueError: as in `gaps`.
+        ValueError: as in ``gaps``.
 
     Example:
         >>> len(gap_figure([GapRow("test", [-14.0, -15.0], [-15.5, -16.0])]).axes)
@@ -344,7 +344,7 @@ def _arrays(
 
 
 def _images(**named: Values) -> list[np.ndarray]:
-    """Arrays `(n, H, W)`, `(n, H, W, 3)` or `(n, D)`."""
+    """Arrays ``(n, H, W)``, ``(n, H, W, 3)`` or ``(n, D)``."""
     kinds = "images (n, H, W), (n, 1, H, W), (n, 3, H, W) or vectors (n, D)"
     arrays = list(_arrays(named, f"Pass finite {kinds}.", dims=(2, 3, 4)).values())
     shape = arrays[0].shape
@@ -365,7 +365,7 @@ def _range(first: np.ndarray, *others: np.ndarray) -> tuple[float, float]:
 def _grid(
     blocks: Sequence[tuple[str, np.ndarray, tuple[float, float]]], columns: int, group: int = 1
 ) -> Figure:
-    """Named blocks of values on a scale, downwards, with space after each `group` of them."""
+    """Named blocks of values on a scale, downwards, with space after each ``group`` of them."""
     if columns < 1:
         raise ValueError(f"`columns` must be at least 1; got {columns}. The default is 10.")
     first = blocks[0][1]
@@ -392,7 +392,7 @@ def _grid(
 
 
 def _limit(axes: Axes, curves: np.ndarray) -> None:
-    """Cuts off what lies far below the bulk of every curve `(C, T)`, and says so."""
+    """Cuts off what lies far below the bulk of every curve ``(C, T)``, and says so."""
     curves = np.where(np.isfinite(curves), curves, np.nan)
     top = np.nanmax(curves)
     low = min(2 * np.nanquantile(curve, 0.25) - np.nanmax(curve) for curve in curves)
@@ -423,7 +423,7 @@ def _checked(rows: Sequence[GapRow]) -> list[GapRow]:
 
 
 def _rungs(row: GapRow) -> list[tuple[str, str, np.ndarray]]:
-    """Label, name and differences `(n,)` of each gap, then of each other family's gain."""
+    """Label, name and differences ``(n,)`` of each gap, then of each other family's gain."""
     best = row.bounds.get(row.own, row.guide)
     rungs = [
         (f"guide → {row.own} q*", "amortization gap", best - row.guide),
@@ -436,7 +436,7 @@ def _rungs(row: GapRow) -> list[tuple[str, str, np.ndarray]]:
 
 
 def _ladder(axes: Axes, row: GapRow, line: float, ticks: dict[float, str]) -> float:
-    """Draws one split from `line` downwards and labels it in `ticks`; the next free line."""
+    """Draws one split from ``line`` downwards and labels it in ``ticks``; the next free line."""
     across, head, end = axes.get_yaxis_transform(), line, 0.0
     text = f"log p(x) = {_number(row.log_evidence)},  guide's ELBO = {_number(row.guide)}  "
     text += f"(n = {len(row.guide)})"

@@ -103,8 +103,10 @@ class Comparison(NamedTuple):
         names = [f"optimum_{family}" for family in families]
         errors = [f"{name}_stderr" for name in names]
         writer.writerow(
-            ["split", "position", "log_evidence", "log_evidence_stderr"]
-            + ["effective_sample_size", "guide_elbo", "guide_elbo_stderr", *names, *errors]
+            [
+                *("split", "position", "log_evidence", "log_evidence_stderr"),
+                *("effective_sample_size", "guide_elbo", "guide_elbo_stderr", *names, *errors),
+            ]
         )
         for name, split in self.splits.items():
             columns = [

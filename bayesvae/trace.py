@@ -286,9 +286,10 @@ def _same_mask(first: Tensor | bool | None, second: Tensor | bool | None) -> boo
 
 
 def _analytic_sites(sites: Sites) -> set[str]:
-    """Latents whose KL may be taken analytically: their parents in the model come before them
-    in the guide too, so that given the guide's draws so far both densities are fixed, and their
-    masks agree.
+    """Latents whose KL may be taken analytically.
+
+    Their parents in the model come before them in the guide too, so that given the guide's draws
+    so far both densities are fixed, and their masks agree.
     """
     before_in_guide = {name: set(list(sites.guide)[:i]) for i, name in enumerate(sites.guide)}
     latents = [name for name, site in sites.model.items() if name in sites.guide]

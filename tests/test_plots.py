@@ -35,7 +35,7 @@ def undivided(n=3):
 
 
 def words(axes):
-    texts = [*axes.texts, *axes.get_yticklabels(), axes.xaxis.label, axes.yaxis.label, axes.title]
+    texts = [*axes.texts, *axes.get_yticklabels(), axes.xaxis.label, axes.yaxis.label]
     texts += axes.get_legend().get_texts() if axes.get_legend() else []
     return [text.get_text() for text in texts]
 
@@ -114,11 +114,12 @@ def test_a_scale_other_than_zero_to_one_is_written_down():
     assert names(plots.samples(x)) == ["mean\n−2 (black)\n3 (white)"]
 
 
-def test_colour_images_have_their_channels_last_and_stay_in_range():
+def test_colour_images_have_their_channels_last_and_stay_in_range(caplog):
     means = torch.rand(2, 3, 4, 5, dtype=torch.float64)
     images = shown(plots.samples(means, means + torch.randn(2, 3, 4, 5), noise=True))
     np.testing.assert_allclose(images[1], means[1].permute(1, 2, 0))
     assert all(image.min() >= 0 and image.max() <= 1 for image in images)
+    assert not caplog.records, "matplotlib had to clip"
 
 
 def test_vectors_are_one_heat_map_for_each_block_not_an_image_for_each_datum():
@@ -144,7 +145,8 @@ def test_training_curve_is_not_flattened_by_the_first_epochs_and_says_so():
     assert low > -20
     assert low < np.quantile(CURVE, 0.25)
     assert high > max(CURVE)
-    assert "epochs below the axis: 1, down to −500" in words(axes)[-2:] + [axes.get_title("left")]
+    below = np.sum(np.array(CURVE) < low)
+    assert axes.get_title("left") == f"epochs below the axis: {below}, down to −500"
     assert axes.get_ylabel() == "ELBO (nats per datum)"
 
 
@@ -180,7 +182,7 @@ def test_negative_gap_reaches_back_from_where_the_first_ended():
 
 
 def test_standard_errors_are_of_the_paired_differences():
-    evidence, guide, optima = bounds()
+    _, guide, optima = bounds()
     paired = (optima["Normal"] - guide).std(ddof=1) / len(guide) ** 0.5
     axes = plots.gaps([row()])
     bar = axes.containers[1].lines[2][0].get_segments()[0]
@@ -191,7 +193,9 @@ def test_standard_errors_are_of_the_paired_differences():
 def test_another_familys_optimum_is_marked_at_its_gain_over_the_guide():
     evidence, guide, _ = bounds()
     axes = plots.gaps([row()])
-    np.testing.assert_allclose(axes.lines[-1].get_xdata(), (evidence - 0.1 - guide).mean())
+    np.testing.assert_allclose(
+        axes.containers[-1].lines[0].get_xdata(orig=False), (evidence - 0.1 - guide).mean()
+    )
     assert {"guide → Normal q*", "Normal q* → log p(x)", "guide → Flow q*"} <= {*words(axes)}
 
 
