@@ -13,8 +13,8 @@ Scales are softplus(raw) + 1e-6: like exp for the small scales of a sharp poster
 large.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
 
 import pyro.distributions as dist
 import torch
@@ -27,17 +27,23 @@ from torch.nn.functional import softplus
 SCALE_FLOOR = 1e-6
 
 
-class Family(Protocol):
-    """What a variational family has to offer; nothing to inherit."""
+class Family(ABC):
+    """What a variational family has to offer; any object that does will serve."""
 
-    size: int
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """How many numbers make a row."""
 
+    @abstractmethod
     def __call__(self, rows: Tensor) -> Distribution:
         """Rows ``(*, size)`` to a distribution with batch shape ``(*)``."""
 
+    @abstractmethod
     def rows(self, distribution: Distribution) -> Tensor:
         """Rows ``(*, size)`` of the member equal to, or moment-matched with, a distribution."""
 
+    @abstractmethod
     def contains(self, distribution: Distribution) -> bool:
         """Whether a distribution is a member of the family."""
 
@@ -72,7 +78,7 @@ def _base(distribution: Distribution) -> Distribution:
 
 
 @dataclass(frozen=True)
-class Normal:
+class Normal(Family):
     """Normal with diagonal covariance: the mean-field family of the textbook VAE.
 
     A row holds the loc and the raw scale, 2 ``dim`` numbers.
@@ -109,7 +115,7 @@ class Normal:
 
 
 @dataclass(frozen=True)
-class MultivariateNormal:
+class MultivariateNormal(Family):
     """Normal with full covariance, by its Cholesky factor L = diag(s) (I + A), A strictly lower.
 
     A row holds the loc, the d raw scales s and the d (d - 1) / 2 entries of A by rows.  A is free

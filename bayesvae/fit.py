@@ -311,12 +311,12 @@ class _Record:
         if self.unseen is None:
             return math.nan
         self.pair.eval()
-        programs = [programs.sized(p, self.size) for p in (self.pair.model, self.pair.guide)]
+        model, guide = (programs.sized(p, self.size) for p in (self.pair.model, self.pair.guide))
         total = seen = 0
         with torch.random.fork_rng():
             for x, index in self.unseen:
                 x, index = _to_device(self.pair, (x, index))
-                total += elbo(*programs, x, index).item() * len(x)
+                total += elbo(model, guide, x, index).item() * len(x)
                 seen += len(x)
         self.pair.train()
         return total / seen

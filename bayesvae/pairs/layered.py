@@ -39,6 +39,11 @@ class LatentLayers(nn.Module):
         self.prior, self.likelihood = prior, likelihood
         self.conditionals = nn.ModuleList(conditionals)
 
+    @property
+    def lowest(self) -> str:
+        """The latent next to the data: ``z``, or ``z1`` of several."""
+        return _names(len(self.conditionals) + 1)[0]
+
     def forward(self, x: Tensor, index: Tensor | None = None) -> Tensor:
         """Runs the program on a batch ``(B, *event)``; returns x, drawn if a handler asks."""
         *lower, top = _names(len(self.conditionals) + 1)

@@ -1,0 +1,7 @@
+"""``python -m bayesvae``: the command line."""
+
+import sys
+
+from bayesvae.cli import main
+
+sys.exit(main())
