@@ -1,0 +1,135 @@
+"""Pictures of data: samples of a model, reconstructions beside originals."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from bayesvae.plots.style import STYLE, WIDTH, Values, arrays_of, despined, fresh, tabled
+
+_LABEL = 1.3
+
+
+@rc_context(STYLE)
+def samples(
+    means: Values, draws: Values | None = None, columns: int = 10, *, noise: bool = False
+) -> Figure:
+    """Blocks of a model's means and of the data drawn around them.
+
+    Datum ``i`` has the same place in every block. Means and draws share a grey scale that clips:
+    0 to 1 if the means lie there, else the middle 99 % of all values, written at the left.
+    Vectors become heat-maps with a row for each datum; one that is a flattened image is yours to
+    reshape: ``x.unflatten(-1, (28, 28))``.
+
+    Args:
+        means: ``(n, H, W)``, ``(n, 1, H, W)``, ``(n, 3, H, W)`` in colour, or vectors ``(n, D)``.
+        draws: of the same shape.
+        columns: images in a row.
+        noise: also show ``draws - means``, 0 as mid-grey, black and white three root mean squares
+            away. For a Normal likelihood; a Bernoulli's draws say as much.
+
+    Returns:
+        A figure of one axes, with the names of the blocks at the left.
+
+    Raises:
+        ValueError: on another shape, values that are not finite, or noise without draws.
+
+    Example:
+        >>> import torch
+        >>> means = torch.rand(20, 1, 8, 8)
+        >>> axes = samples(means, torch.bernoulli(means)).axes[0]
+        >>> [label.get_text() for label in axes.get_yticklabels()]
+        ['mean', 'draw']
+    """
+    if draws is None:
+        if noise:
+            raise ValueError("noise=True needs `draws`; got None. Pass draws, or noise=False.")
+        (mean,) = _images(means=means)
+        return _grid([("mean", mean, _range(mean))], columns)
+    mean, draw = _images(means=means, draws=draws)
+    scale, rest = _range(mean, draw), draw - mean
+    if not noise:
+        return _grid([("mean", mean, scale), ("draw", draw, scale)], columns)
+    white = 3 * np.sqrt(np.mean(rest**2)) or 1.0
+    noisy = [("+ noise", rest, (-white, white)), ("= draw", draw, scale)]
+    return _grid([("mean", mean, scale), *noisy], columns)
+
+
+@rc_context(STYLE)
+def reconstructions(originals: Values, means: Values, columns: int = 10) -> Figure:
+    """Data above their reconstructions, row by row, on one scale as in ``samples``.
+
+    Args:
+        originals: images or vectors, of a shape that ``samples`` takes.
+        means: the likelihood's mean, given the guide's code of each original; same shape.
+        columns: images in a row.
+
+    Returns:
+        A figure of one axes, with the names of the rows at the left.
+
+    Raises:
+        ValueError: on another shape, or values that are not finite.
+
+    Example:
+        >>> import torch
+        >>> x = torch.rand(15, 8, 8)
+        >>> len(reconstructions(x, x.sqrt()).axes[0].images)
+        30
+    """
+    x, mean = _images(originals=originals, means=means)
+    step = len(x) if x.ndim == 2 else max(columns, 1)
+    blocks = [
+        (label, values[start : start + step], _range(x, mean))
+        for start in range(0, len(x), step)
+        for label, values in (("original", x), ("reconstruction", mean))
+    ]
+    return _grid(blocks, columns, group=2)
+
+
+def _images(**named: Values) -> list[np.ndarray]:
+    """Arrays ``(n, H, W)``, ``(n, H, W, 3)`` or ``(n, D)``."""
+    kinds = "images (n, H, W), (n, 1, H, W), (n, 3, H, W) or vectors (n, D)"
+    arrays = list(arrays_of(named, f"Pass finite {kinds}.", dims=(2, 3, 4)).values())
+    shape = arrays[0].shape
+    if len(shape) < 4:
+        return arrays
+    if shape[1] not in (1, 3):
+        raise ValueError(f"`{next(iter(named))}` must be {kinds}; got {shape}. Is n in front?")
+    return [np.moveaxis(a, 1, -1) if shape[1] == 3 else a[:, 0] for a in arrays]
+
+
+def _range(first: np.ndarray, *others: np.ndarray) -> tuple[float, float]:
+    if first.min() >= 0 and first.max() <= 1:
+        return 0.0, 1.0
+    low, high = np.quantile(np.stack([first, *others]), (0.005, 0.995))
+    return low, max(high, low + 1e-6)
+
+
+def _grid(
+    blocks: Sequence[tuple[str, np.ndarray, tuple[float, float]]], columns: int, group: int = 1
+) -> Figure:
+    """Named blocks of values on a scale, downwards, with space after each ``group`` of them."""
+    if columns < 1:
+        raise ValueError(f"`columns` must be at least 1; got {columns}. The default is 10.")
+    first = blocks[0][1]
+    vectors = first.ndim == 2
+    columns = 1 if vectors else min(columns, len(first))
+    cell = WIDTH - _LABEL if vectors else min(1.5, (WIDTH - _LABEL) / columns)
+    aspect = 0.25 if vectors else first.shape[1] / first.shape[2]
+    axes, ticks, top = fresh(1.0), {}, -0.2
+    for i, (name, values, (low, high)) in enumerate(blocks):
+        top += 0.2 * (i % group == 0)
+        for j, image in enumerate(values[None] if vectors else values):
+            row, column = divmod(j, columns)
+            shown = np.clip((image - low) / (high - low), 0, 1) if image.ndim == 3 else image
+            box = (column + 0.03, column + 0.97, top + row + 0.97, top + row + 0.03)
+            axes.imshow(shown, "gray", vmin=low, vmax=high, extent=box)
+        black, white = f"{low:.2g} (black)".replace("-", "−"), f"{high:.2g} (white)"
+        ticks[top + (row + 1) / 2] = name if (low, high) == (0, 1) else f"{name}\n{black}\n{white}"
+        top += row + 1
+    axes.set(xlim=(0, columns), ylim=(top, 0), xticks=[], aspect=aspect)
+    axes.set_xlabel("dimension (a row for each datum)" if vectors else "")
+    axes.figure.set_size_inches(_LABEL + columns * cell, top * cell * aspect + 0.4 * vectors)
+    tabled(axes, ticks)
+    return despined(axes, "left", "bottom").figure

@@ -1,0 +1,95 @@
+"""What every picture shares: colours, sizes, checked arrays, and files."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+Values: TypeAlias = torch.Tensor | np.ndarray | Sequence[float]
+
+# "Color Universal Design" (Okabe and Ito, 2008): all kinds of colour vision keep these apart.
+BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#555555"
+# Eight inches shown at 800 pixels leave 10 pt text 14 pixels high.
+WIDTH = 8.0
+STYLE = {"legend.fontsize": 9, "legend.frameon": False, "legend.columnspacing": 1.2}
+
+
+def save(figure: Figure, path: str | os.PathLike[str]) -> Path:
+    """Writes a PNG of 150 dots per inch, aside and then renamed: never half a file.
+
+    Args:
+        figure: any matplotlib figure.
+        path: ends in ".png"; missing folders are made.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: if the path does not end in ".png".
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save(Figure(), f"{folder}/new/empty.png").name
+        'empty.png'
+    """
+    path = Path(path)
+    if path.suffix != ".png":
+        raise ValueError(f"`path` must end in '.png'; got '{path}'. Rename it.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        figure.savefig(aside, format="png", dpi=150, bbox_inches="tight")
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+    return path
+
+
+def arrays_of(
+    named: Mapping[str, Values], remedy: str, finite: bool = True, dims: Sequence[int] = (1,)
+) -> dict[str, np.ndarray]:
+    """In float64, not empty, and all of the first one's shape."""
+    arrays: dict[str, np.ndarray] = {}
+    for name, values in named.items():
+        if isinstance(values, torch.Tensor):
+            values = values.detach().cpu().double().numpy()
+        arrays[name] = array = np.asarray(values, dtype=float)
+        first, shape = next((other, array.shape) for other, array in arrays.items())
+        rule = None
+        if array.shape != shape:
+            rule = f"have the shape {shape} of `{first}`"
+        elif not array.size or array.ndim not in dims:
+            rule = "hold one entry for each datum"
+        elif finite and not np.isfinite(array).all():
+            rule = f"be finite; {np.sum(~np.isfinite(array))} entries are not"
+        if rule:
+            raise ValueError(f"`{name}` must {rule}; got shape {array.shape}. {remedy}")
+    return arrays
+
+
+def marker(points: int) -> str:
+    """Dots where there are few points, none on a long curve."""
+    return "." if points < 30 else ""
+
+
+def fresh(height: float) -> Axes:
+    """The axes of a new figure of full width; ``height`` in inches."""
+    return Figure(figsize=(WIDTH, height), layout="constrained").subplots()
+
+
+def tabled(axes: Axes, ticks: Mapping[float, str]) -> None:
+    """Writes texts at heights of the y-axis, without tick marks."""
+    axes.set_yticks(list(ticks), list(ticks.values()))
+    axes.tick_params(axis="y", length=0)
+
+
+def despined(axes: Axes, *also: str) -> Axes:
+    """The axes without their upper, right and further spines."""
+    axes.spines[["top", "right", *also]].set_visible(False)
+    return axes
