@@ -123,14 +123,18 @@ def _named(class_path: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
+def _own_arguments(part: Namespace) -> dict[str, Any]:
+    return dict(vars(part.get("init_args") or Namespace()))
+
+
 def _make(part: Namespace, **supplied: Any) -> Any:
     """Makes a part from its class path, its own arguments, and those supplied that it takes."""
     made = _named(part.class_path)
     takes = inspect.signature(made).parameters
-    own = dict(vars(part.get("init_args") or Namespace()))
+    own = _own_arguments(part)
     for key, value in own.items():
         if isinstance(value, Namespace) and "class_path" in value:
-            own[key] = partial(_make, value)
+            own[key] = partial(_named(value.class_path), **_own_arguments(value))
     return made(**{key: value for key, value in supplied.items() if key in takes}, **own)
 
 

@@ -13,6 +13,7 @@ from jsonargparse import ArgumentParser, Namespace
 from torch.optim import Adam
 
 from bayesvae import checkpoint, objectives, plots
+from bayesvae.check import check_pair
 from bayesvae.cli import pictures, runs
 from bayesvae.cli.arguments import compare_parser, fit_parser, with_full_names
 from bayesvae.cli.build import Built, Prepared, build, prepare
@@ -72,16 +73,19 @@ def one_line(mistake: Exception) -> str:
 
 def run_fit(config: Namespace) -> None:
     """Trains what the configuration describes and writes its run folder."""
+    device = _device(config.device)
     torch.manual_seed(config.seed)
     prepared = prepare(config)
     built = build(config, prepared)
-    pair = built.pair.to(config.device)
+    pair = built.pair.to(device)
+    batches = prepared.loader(config.batch_size)
+    check_pair(pair, tuple(part.to(device) for part in next(iter(batches))), objectives.elbo)
     run = runs.claim(config.out, config.overwrite)
     runs.write_config(run, config)
     start = time.perf_counter()
     history = fit(
         pair,
-        prepared.loader(config.batch_size),
+        batches,
         objectives.elbo,
         epochs=config.epochs,
         optimizer=partial(Adam, lr=config.learning_rate, fused=True),
@@ -125,6 +129,23 @@ def _show(figures: dict[str, Any]) -> None:
             print(f"  {name:24} {value:9.3f} +- {figures[name + '_stderr']:.3f}")
 
 
+def _device(name: str) -> torch.device:
+    """The device, tried out.
+
+    Raises:
+        ValueError: if torch does not know it or this machine does not have it.
+    """
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"--device needs one that this machine has; got {name}. {reason}"
+        ) from error
+    return device
+
+
 def run_compare(options: Namespace) -> None:
     """Compares amortized with per-datapoint inference on a run, and adds to its folder."""
     run = Path(options.run)
@@ -135,7 +156,7 @@ def run_compare(options: Namespace) -> None:
     prepared = prepare(config)
     built = build(config, prepared)
     built.pair.load_state_dict(checkpoint.load_state(run / "best.pt"))
-    built.pair.to(options.device)
+    built.pair.to(_device(options.device))
     torch.manual_seed(options.seed)
     comparison = compare(
         built.pair,

@@ -15,11 +15,13 @@ from jsonargparse import Namespace
 from bayesvae import __version__, checkpoint
 from bayesvae.cli.arguments import fit_parser
 
-_MARKS = ("config.yaml", "last.pt", "summary.json")
+_MARKS = ("last.pt", "best.pt", "summary.json")
+_PICTURES = ("samples", "reconstructions", "training_curve", "gaps")
+_FILES = (*_MARKS, "config.yaml", "metrics.csv", "gaps.txt", "gaps.csv")
 
 
 def claim(folder: str, overwrite: bool) -> Path:
-    """A folder to write a run into.
+    """A folder to write a run into; what an earlier run wrote there is removed.
 
     Raises:
         ValueError: if there is a run already and it may not be replaced, or a file of that name.
@@ -33,12 +35,14 @@ def claim(folder: str, overwrite: bool) -> Path:
             "--overwrite true."
         )
     path.mkdir(parents=True, exist_ok=True)
+    for stale in (*_FILES, *(f"figures/{picture}.png" for picture in _PICTURES)):
+        (path / stale).unlink(missing_ok=True)
     return path
 
 
 def write_config(run: Path, config: Namespace) -> None:
     """Writes the configuration, defaults included."""
-    text = fit_parser().dump(config, skip_none=False)
+    text = fit_parser().dump(config)
     checkpoint.write_aside(run / "config.yaml", lambda aside: aside.write_text(text))
 
 

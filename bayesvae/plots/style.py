@@ -10,6 +10,8 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bayesvae.checkpoint import write_aside
+
 Values: TypeAlias = torch.Tensor | np.ndarray | Sequence[float]
 
 # "Color Universal Design" (Okabe and Ito, 2008): all kinds of colour vision keep these apart.
@@ -41,13 +43,9 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> Path:
     path = Path(path)
     if path.suffix != ".png":
         raise ValueError(f"`path` must end in '.png'; got '{path}'. Rename it.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        figure.savefig(aside, format="png", dpi=150, bbox_inches="tight")
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    write_aside(
+        path, lambda aside: figure.savefig(aside, format="png", dpi=150, bbox_inches="tight")
+    )
     return path
 
 
