@@ -138,7 +138,8 @@ def fit(
 
     pair.train()
     with _sparse_rows(pair) as tables, pyro.validation_enabled(False):
-        x, index = _to_device(pair, next(iter(batches)))
+        with torch.random.fork_rng():
+            x, index = _to_device(pair, next(iter(batches)))
         check_pair(pair, (x, index), objective)
         bound = per_datum(objective, batches.size)
         model, guide = (programs.sized(p, batches.size) for p in (pair.model, pair.guide))

@@ -16,15 +16,6 @@ from bayesvae.pairs import PPCA, BottomUp
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 
 
-@pytest.fixture(autouse=True)
-def double_precision():
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    torch.manual_seed(0)
-    yield
-    torch.set_default_dtype(before)
-
-
 def z_scores(draws, mean):
     """Of the mean of ``(S, *)`` draws against the true mean, in standard errors."""
     return (draws.mean(0) - mean) / (draws.std(0) / len(draws) ** 0.5)

@@ -10,11 +10,18 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from jsonargparse import ArgumentParser
+from jsonargparse.typing import (
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    restricted_number_type,
+)
 from torch import nn
 
 from bayesvae import families, guides, likelihoods, networks, priors
 
 DATA_SETS = ("digits", "mnist", "fashion-mnist")
+Share = restricted_number_type("Share", float, [(">=", 0), ("<", 1)])
 BINARISATIONS = ("none", "static", "dynamic")
 
 SUPPLIED = {
@@ -117,7 +124,7 @@ def _data_arguments(parser: ArgumentParser) -> None:
         "Bernoulli likelihood, else none)",
     )
     add("--levels", type=int | None, help="round grey levels to the integers 0 ... LEVELS - 1")
-    add("--validation", type=float, default=0.1, help="share of the training data held out")
+    add("--validation", type=Share, default=0.1, help="share of the training data held out")
 
 
 def _pair_arguments(parser: ArgumentParser) -> None:
@@ -157,14 +164,29 @@ def _pair_arguments(parser: ArgumentParser) -> None:
 def _training_arguments(parser: ArgumentParser) -> None:
     group = parser.add_argument_group("training")
     add = group.add_argument
-    add("--epochs", type=int, default=100, help="passes over the data")
-    add("--batch-size", type=int, default=128, help="data in a step")
-    add("--learning-rate", type=float, default=1e-3, help="Adam's step size")
-    add("--warmup", type=int, default=0, help="steps over which the KL weight grows from 0 to 1")
-    add("--inner-steps", type=int, default=0, help="EM-like: guide's steps before each model's")
-    add("--clip-norm", type=float | None, help="bound on the gradient's global norm")
-    add("--particles", type=int, default=500, help="draws for log p(x) at the end")
-    add("--evaluate", type=int, default=1000, help="data that the final figures are taken on")
+    add("--epochs", type=PositiveInt, default=100, help="passes over the data")
+    add("--batch-size", type=PositiveInt, default=128, help="data in a step")
+    add("--learning-rate", type=PositiveFloat, default=1e-3, help="Adam's step size")
+    add(
+        "--warmup",
+        type=NonNegativeInt,
+        default=0,
+        help="steps over which the KL weight grows from 0 to 1",
+    )
+    add(
+        "--inner-steps",
+        type=NonNegativeInt,
+        default=0,
+        help="EM-like: guide's steps before each model's",
+    )
+    add("--clip-norm", type=PositiveFloat | None, help="bound on the gradient's global norm")
+    add("--particles", type=PositiveInt, default=500, help="draws for log p(x) at the end")
+    add(
+        "--evaluate",
+        type=PositiveInt,
+        default=1000,
+        help="data that the final figures are taken on",
+    )
     add("--seed", type=int, default=0, help="of all random numbers")
     add("--device", type=str, default="cpu", help="where to compute, such as cuda")
     add("--out", type=str, default="runs/latest", help="the run folder")
@@ -182,9 +204,9 @@ def compare_parser() -> ArgumentParser:
     )
     add = parser.add_argument
     add("run", type=str, help="the run folder")
-    add("--limit", type=int, default=300, help="data of each split")
-    add("--particles", type=int, default=200, help="draws for each bound")
-    add("--evidence-particles", type=int, default=1000, help="draws for log p(x)")
+    add("--limit", type=PositiveInt, default=300, help="data of each split")
+    add("--particles", type=PositiveInt, default=200, help="draws for each bound")
+    add("--evidence-particles", type=PositiveInt, default=1000, help="draws for log p(x)")
     add("--seed", type=int, default=0, help="of all random numbers")
     add("--data-root", type=str | None, help="folder of MNIST, if it is not where it was")
     add("--device", type=str, default="cpu", help="where to compute, such as cuda")

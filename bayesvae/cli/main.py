@@ -61,7 +61,8 @@ def main(words: Sequence[str] | None = None) -> int:
         parser.prog = f"bayesvae {words[0]}"
         command(parser.parse_args(with_full_names(words[1:])))
     except MISTAKES as mistake:
-        print(f"bayesvae: {one_line(mistake)}", file=sys.stderr)
+        hint = f" See `bayesvae {words[0]} --help`." if isinstance(mistake, ArgumentError) else ""
+        print(f"bayesvae: {one_line(mistake)}{hint}", file=sys.stderr)
         return 2
     return 0
 

@@ -1,0 +1,31 @@
+"""Every test runs in float64, from one seed, with an empty parameter store."""
+
+import pyro
+import pyro.util
+import pytest
+import torch
+from catalog import CATALOG
+
+
+@pytest.fixture(autouse=True)
+def _float64_and_seed():
+    dtype, stream = torch.get_default_dtype(), pyro.util.get_rng_state()
+    torch.set_default_dtype(torch.float64)
+    pyro.util.set_rng_seed(0)
+    pyro.clear_param_store()
+    yield
+    pyro.clear_param_store()
+    pyro.util.set_rng_state(stream)
+    torch.set_default_dtype(dtype)
+
+
+@pytest.fixture(params=CATALOG)
+def build(request):
+    """A builder of the catalog; a test that takes it runs over all of them."""
+    return CATALOG[request.param]
+
+
+@pytest.fixture
+def case(build):
+    """An instance of the catalog; a test that takes it runs over all of them."""
+    return build()

@@ -1,0 +1,79 @@
+"""Linear-Gaussian pairs in which every answer is known: what the other tests measure with."""
+
+import pyro
+import torch
+from pyro import distributions as dist
+
+from bayesvae import families, guides, networks
+from bayesvae.pairs import PPCA, ppca
+
+
+def rotated(features=5, dim=2, scale=0.6, seed=0):
+    """A PPCA whose posterior is correlated: orthogonal columns of unequal length, turned."""
+    generator = torch.Generator().manual_seed(seed)
+    axes = torch.linalg.qr(torch.randn(features, dim, generator=generator)).Q
+    turn = torch.linalg.qr(torch.randn(dim, dim, generator=generator)).Q
+    weight = axes * torch.linspace(1.5, 0.5, dim) @ turn
+    return PPCA(weight, torch.randn(features, generator=generator), scale)
+
+
+def orthogonal(features=5, dim=2, scale=0.6):
+    """A PPCA whose posterior is diagonal."""
+    weight = torch.linalg.qr(torch.randn(features, dim)).Q * torch.linspace(2, 1, dim)
+    return PPCA(weight, torch.randn(features), scale)
+
+
+def drawn(model, size, seed=1):
+    """Data ``(size, D)`` from a PPCA."""
+    generator = torch.Generator().manual_seed(seed)
+    features, dim = model.weight.shape
+    z = torch.randn(size, dim, generator=generator)
+    noise = torch.randn(size, features, generator=generator)
+    return (z @ model.weight.T + model.loc + model.scale * noise).detach()
+
+
+def diagonal_optimum(model, x, shift=0.0, widen=1.0):
+    """The best diagonal normal of each datum, or a normal beside it."""
+    loc, scale = model.posterior(x).mean, model.precision.diagonal().rsqrt()
+    return dist.Normal(loc + shift, (scale * widen).expand_as(loc)).to_event(1)
+
+
+def guided(model, posterior):
+    """The PPCA pair with the guide ``posterior(x) -> Distribution``."""
+
+    def guide(x, index=None):
+        with pyro.plate("data", len(x)):
+            return pyro.sample("z", posterior(x))
+
+    return ppca(model, guide)
+
+
+def shifted(model, shift=0.0, widen=1.0):
+    """The PPCA pair whose guide is the best diagonal normal, shifted and widened."""
+    return guided(model, lambda x: diagonal_optimum(model, x, shift, widen))
+
+
+def kl_to_posterior(model, q, x):
+    """KL(q || p(z | x)) in closed form, ``(B,)`` nats, for a normal q."""
+    if not isinstance(q, torch.distributions.MultivariateNormal):
+        q = dist.MultivariateNormal(q.mean, scale_tril=torch.diag_embed(q.stddev))
+    return torch.distributions.kl_divergence(q, model.posterior(x))
+
+
+def learnable(features=5, dim=2, family=families.MultivariateNormal, hidden=()):
+    """An untrained PPCA with an amortized guide; the affine one can be exact."""
+    family = family(dim)
+    network = networks.MLP(features, hidden, family.size, activation=torch.nn.Tanh)
+    model = PPCA(torch.randn(features, dim), torch.zeros(features), 1.0)
+    return ppca(model, guides.Amortized(network, family))
+
+
+def state_of(pair):
+    """A copy of everything that a pair holds."""
+    return {name: value.detach().clone() for name, value in pair.state_dict().items()}
+
+
+def same_state(pair, before):
+    """Whether a pair is bit for bit what it was."""
+    now = pair.state_dict()
+    return now.keys() == before.keys() and all(torch.equal(now[n], before[n]) for n in before)

@@ -1,0 +1,140 @@
+"""Who may know whom: the model half knows no algorithm, the algorithms know no component."""
+
+import ast
+import importlib
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import bayesvae
+
+ROOT = Path(bayesvae.__file__).parent
+
+# A module may import those in its row, and modules of its own folder.
+MAY_IMPORT = {
+    "programs": set(),
+    "trace": {"programs"},
+    "objectives": {"programs", "trace"},
+    "pair": {"programs"},
+    "check": {"objectives", "pair", "programs", "trace"},
+    "networks": set(),
+    "families": set(),
+    "guides": {"families", "programs"},
+    "priors": {"families"},
+    "likelihoods": {"families"},
+    "pairs": {"families", "guides", "pair", "programs"},
+    "optimizers": set(),
+    "checkpoint": set(),
+    "data": set(),
+    "plots": {"checkpoint"},
+    "fit": {
+        "check",
+        "checkpoint",
+        "data",
+        "objectives",
+        "optimizers",
+        "pair",
+        "programs",
+        "trace",
+    },
+    "evidence": {"check", "data", "pair", "programs", "trace"},
+    "gaps": {"check", "data", "evidence", "families", "pair", "programs", "report", "trace"},
+    "report": {"checkpoint", "evidence", "plots"},
+}
+# The command line and the package itself stand above the others.
+FRONT = {"cli", "__main__", "bayesvae"}
+
+
+def module_of(file: Path) -> str:
+    """The dotted name of a file inside the package, ``bayesvae`` for the package itself."""
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    parts = parts[:-1] if parts[-1] == "__init__" else parts
+    return ".".join(parts) or "bayesvae"
+
+
+MODULES = {module_of(file): file for file in sorted(ROOT.rglob("*.py"))}
+
+
+def inside(name: str) -> str | None:
+    """The module that a dotted name inside the package belongs to, None if it is outside."""
+    if name != "bayesvae" and not name.startswith("bayesvae."):
+        return None
+    parts = name.split(".")[1:]
+    while parts and ".".join(parts) not in MODULES:
+        parts.pop()
+    return ".".join(parts) or "bayesvae"
+
+
+def imported(tree: ast.Module) -> set[str]:
+    """Modules of the package that a syntax tree imports, at the top or inside functions."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {inside(alias.name) for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"relative import in line {node.lineno}"
+            found |= {inside(f"{node.module}.{alias.name}") for alias in node.names}
+    return found - {None}
+
+
+IMPORTS = {name: imported(ast.parse(file.read_text())) for name, file in MODULES.items()}
+
+
+def part(module: str) -> str:
+    """The file or folder right under the package."""
+    return module.split(".")[0]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_imports_only_what_the_design_lets_it(module):
+    own = part(module)
+    if own in FRONT:
+        return
+    assert own in MAY_IMPORT, f"{module} is new: give it a row in MAY_IMPORT"
+    beyond = {part(other) for other in IMPORTS[module]} - MAY_IMPORT[own] - {own}
+    assert not beyond, f"{module} may not import {sorted(beyond)}"
+
+
+def test_only_the_command_line_imports_the_command_line():
+    importers = {module for module, others in IMPORTS.items() if "cli" in map(part, others)}
+    assert {part(module) for module in importers} <= {"cli", "__main__"}
+
+
+def test_no_module_imports_itself_in_a_circle():
+    # `bayesvae` itself is run before any of its modules, so that naming it closes no circle.
+    edges = {
+        module: {other for other in others if other not in (module, "bayesvae")}
+        for module, others in IMPORTS.items()
+    }
+    assert list(TopologicalSorter(edges).static_order())
+
+
+def test_the_rows_name_modules_that_exist():
+    parts = {part(module) for module in MODULES}
+    assert set(MAY_IMPORT) <= parts
+    assert set.union(*MAY_IMPORT.values()) <= parts
+
+
+@pytest.mark.parametrize(
+    ("source", "modules"),
+    [
+        ("from bayesvae import trace", {"trace"}),
+        ("from bayesvae.trace import run", {"trace"}),
+        ("from bayesvae.pairs import PPCA", {"pairs"}),
+        ("import bayesvae.data", {"data"}),
+        ("def f():\n    from bayesvae.cli import main", {"cli"}),
+        ("from bayesvae import __version__", {"bayesvae"}),
+        ("import torch\nfrom torch import nn", set()),
+    ],
+)
+def test_the_parser_sees_every_form_of_import(source, modules):
+    assert {part(module) for module in imported(ast.parse(source))} == modules
+
+
+@pytest.mark.parametrize("package", [m for m, f in MODULES.items() if f.stem == "__init__"])
+def test_every_name_that_a_package_offers_exists_once(package):
+    loaded = importlib.import_module(f"bayesvae.{package}" if package != "bayesvae" else package)
+    assert loaded.__all__, "a package says in __all__ what it offers"
+    assert [name for name in loaded.__all__ if not hasattr(loaded, name)] == []
+    assert len(loaded.__all__) == len(set(loaded.__all__))
