@@ -243,6 +243,7 @@ def _estimate(
     memory: int,
     progress: bool,
     finish: Callable[[Weights, str], Estimate],
+    name: str,
 ) -> Estimate:
     if particles < 1:
         raise ValueError(f"An estimate needs particles >= 1; got {particles}.")
@@ -254,7 +255,7 @@ def _estimate(
         size = chunks(memory, per_draw, particles)
         source = sequential(data, size.rows)
         parts = []
-        with tqdm(total=source.size, disable=not progress, unit="datum") as bar:
+        with tqdm(total=source.size, disable=not progress, unit="datum", desc=name) as bar:
             for x, index in source:
 
                 def log_weight(k: int, batch: tuple = (x, index)) -> Tensor:
@@ -312,7 +313,9 @@ def log_evidence(
         >>> torch.allclose(estimate.value.float(), model.log_evidence(torch.zeros(4, 3)))
         True
     """
-    return _estimate(pair, data, particles, draw_shared, memory, progress, Weights.log_evidence)
+    return _estimate(
+        pair, data, particles, draw_shared, memory, progress, Weights.log_evidence, "log p(x)"
+    )
 
 
 def elbo_per_datum(
@@ -340,4 +343,4 @@ def elbo_per_datum(
     Raises:
         ValueError: if the pair is not sound or its guide has a point mass.
     """
-    return _estimate(pair, data, particles, draw_shared, memory, progress, Weights.elbo)
+    return _estimate(pair, data, particles, draw_shared, memory, progress, Weights.elbo, "ELBO")

@@ -23,9 +23,10 @@ from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from tqdm import tqdm
 
-from bayesvae import checkpoint, programs, trace
+from bayesvae import checkpoint, programs
 from bayesvae.check import check_pair, non_finite
 from bayesvae.data import loader, sequential
+from bayesvae.dependence import guide_parameters, refuse_unseen
 from bayesvae.objectives import Objective, elbo, per_datum
 from bayesvae.optimizers import RowAdam
 from bayesvae.pair import Pair
@@ -143,6 +144,8 @@ def fit(
         check_pair(pair, (x, index), objective)
         bound = per_datum(objective, batches.size)
         model, guide = (programs.sized(p, batches.size) for p in (pair.model, pair.guide))
+        if validation is not None:
+            refuse_unseen(pair.guide, list(pair.parameters()), x, index, "validation")
         turns = _turns(pair, x, index, inner_steps)
         trained = [p for p in pair.parameters() if p.requires_grad]
         optimizers = _optimizers(trained, tables, optimizer, row_optimizer)
@@ -240,7 +243,7 @@ def _turns(pair: Pair, x: Tensor, index: Tensor, inner_steps: int) -> list[list[
     trained = [p for p in pair.parameters() if p.requires_grad]
     if inner_steps == 0:
         return [trained]
-    inner = trace.guide_parameters(pair.guide, trained, x, index)
+    inner = guide_parameters(pair.guide, trained, x, index)
     outer = [p for p in trained if all(p is not q for q in inner)]
     if not inner or not outer:
         raise ValueError(

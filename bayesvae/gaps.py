@@ -31,6 +31,7 @@ from tqdm import tqdm
 from bayesvae import trace
 from bayesvae.check import check_pair
 from bayesvae.data import sequential
+from bayesvae.dependence import guide_parameters, refuse_unseen
 from bayesvae.evidence import (
     MEMORY,
     Estimate,
@@ -331,6 +332,8 @@ def compare(
     with evaluating(pair):
         x, index = next(iter(sequential(data, 16)))
         check_pair(pair, (x, index), None)
+        if unseen is not None:
+            refuse_unseen(pair.guide, list(pair.parameters()), x, index, "unseen")
         model, guide, given = conditioned(pair, x, index)
         per_draw = bytes_per_draw(lambda: trace.log_terms(model, guide, x, index), len(x))
         settings = _Settings(families, particles, evidence_particles, ascent, memory, per_draw)
@@ -375,7 +378,7 @@ def _guide_price(pair: Pair, x: Tensor, index: Tensor | None) -> Price:
         trace.draws(pair.guide, x, index)
     seconds = (time.perf_counter() - start) / runs
     with torch.enable_grad():
-        parameters = trace.guide_parameters(pair.guide, list(pair.parameters()), x, index)
+        parameters = guide_parameters(pair.guide, list(pair.parameters()), x, index)
     return Price("guide", 1000 * seconds / len(x), sum(p.numel() for p in parameters))
 
 

@@ -152,7 +152,7 @@ class Comparison(NamedTuple):
                     name,
                     "L[q_phi] guide",
                     _number(split.guide.value),
-                    "amortized" if split.own else "",
+                    "the guide as trained",
                 )
             )
         return _table(("split", "bound", "nats per datum", ""), rows)

@@ -17,7 +17,7 @@ carries its *weight*: Pyro's scale divided by the data plate's own factor N / B.
 """
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -212,18 +212,6 @@ def run(model: Program, guide: Program, *batch: Any, particles: int = 1) -> Site
 def draws(program: Program, *batch: Any) -> dict[str, Site]:
     """The sites of one run of one program, by name."""
     return _sites(poutine.trace(program).get_trace(*batch))
-
-
-def guide_parameters(guide: Program, parameters: Sequence[Tensor], *batch: Any) -> list[Tensor]:
-    """Those of the parameters on which the guide's draws or densities depend."""
-    with torch.random.fork_rng(), torch.enable_grad():
-        sites = [site for site in draws(guide, *batch).values() if not site.observed]
-        reach = sum(site.value.sum() + site.log_density().sum() for site in sites)
-        if not isinstance(reach, Tensor) or not reach.requires_grad:
-            return []
-        wanted = [p for p in parameters if p.requires_grad]
-        gradients = torch.autograd.grad(reach, wanted, allow_unused=True)
-    return [p for p, gradient in zip(wanted, gradients, strict=True) if gradient is not None]
 
 
 def _silent(*_: Any, **__: Any) -> None:
