@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from bayesvae.objectives import Objective, elbo, is_pathwise, per_datum
-from bayesvae.pair import Pair
+from bayesvae.pair import Pair, evaluation_mode
 from bayesvae.programs import DATA_PLATE, PARTICLE_PLATE, sized
 from bayesvae.trace import Site, Sites, run
 
@@ -56,7 +56,7 @@ def check_pair(pair: Pair, batch: Batch, objective: Objective | ELBO | None = el
         model    x     observed  data[4]  (4,)   (3,)   (4, 3)  (4,)
     """
     x, index = batch if isinstance(batch, tuple) else (batch, None)
-    with torch.random.fork_rng(), pyro.validation_enabled(False):
+    with torch.random.fork_rng(), pyro.validation_enabled(False), evaluation_mode(pair):
         try:
             pair.find_parameters(x, index)
             sites = run(pair.model, pair.guide, x, index)
@@ -107,6 +107,8 @@ def _structure(sites: Sites) -> Iterator[str]:
             f"Every latent of the model needs a guide; '{name}' has none. Sample it in the guide."
         )
     for name, site in sites.guide.items():
+        if site.observed:
+            continue
         if name in sites.model and sites.model[name].observed:
             yield f"The guide samples '{name}', which the model observes. Remove it there."
         elif name not in sites.model and not site.auxiliary:
@@ -143,11 +145,22 @@ def _named(sites: Sites) -> Iterator[tuple[str, Site]]:
 
 def _values(sites: Sites) -> Iterator[str]:
     """Shapes and observed values, before any density is formed."""
+    yield from _one_event(sites)
     for program, site in _named(sites):
         if (problem := _shape_problem(site)) is not None:
             yield f"Site '{site.name}' of the {program}: {problem}"
         elif site.observed and (problem := _outside_support(site)) is not None:
             yield f"Site '{site.name}': {problem}"
+
+
+def _one_event(sites: Sites) -> Iterator[str]:
+    for name in sites.guide.keys() & sites.model.keys():
+        here, there = (tuple(group[name].distribution.event_shape) for group in sites)
+        if here != there:
+            yield (
+                f"'{name}' has event shape {there} in the guide and {here} in the model; one "
+                "would be broadcast to the other. Give both as many latents and one .to_event(n)."
+            )
 
 
 def _shape_problem(site: Site) -> str | None:
@@ -187,11 +200,11 @@ def _outside_support(site: Site) -> str | None:
         return f"{share:.1%} of the data are not finite. Remove or mask them."
     if support is None or (inside := support.check(site.value)).all():
         return None
-    name = type(_innermost(site)).__name__
+    name = type(site.base).__name__
     share = (~inside).float().mean().item()
     low, high = site.value.min().item(), site.value.max().item()
     remedy = "Choose a likelihood whose support holds the data."
-    if isinstance(_innermost(site), torch.distributions.Bernoulli) and low >= 0 and high <= 1:
+    if isinstance(site.base, torch.distributions.Bernoulli) and low >= 0 and high <= 1:
         remedy = (
             "These are grey levels: binarise them (data.static_binarisation, or "
             "data.Loader(..., transform=torch.bernoulli)) or use likelihoods.Normal."
@@ -200,13 +213,6 @@ def _outside_support(site: Site) -> str | None:
         f"{share:.1%} of the data's rows or entries lie outside the support of {name}; they range "
         f"over [{low:.4g}, {high:.4g}]. {remedy}"
     )
-
-
-def _innermost(site: Site) -> torch.distributions.Distribution:
-    fn = site.distribution
-    while isinstance(fn, torch.distributions.Independent):
-        fn = fn.base_dist
-    return fn
 
 
 def _densities(sites: Sites) -> Iterator[str]:
@@ -245,7 +251,7 @@ def _supports(sites: Sites) -> Iterator[str]:
     for name in sites.guide.keys() & sites.model.keys():
         guide, model = sites.guide[name], sites.model[name]
         pair = (_support(guide), _support(model))
-        if None in pair or isinstance(_innermost(guide), dist.Delta):
+        if None in pair or isinstance(guide.base, dist.Delta):
             continue
         exceeds, covers = _compare(guide, model, _bare(pair[0]), _bare(pair[1]))
         supports = f"guide {_bare(pair[0])}, prior {_bare(pair[1])}"
@@ -284,9 +290,9 @@ def _pathwise(sites: Sites) -> Iterator[str]:
     for name, site in sites.guide.items():
         if not getattr(site.distribution, "has_rsample", False):
             yield (
-                f"The guide's '{name}' ({type(_innermost(site)).__name__}) has no reparameterised "
+                f"The guide's '{name}' ({type(site.base).__name__}) has no reparameterised "
                 "draws, so a pathwise objective gives its parameters a wrong gradient. Use "
-                "pyro.infer.Trace_ELBO or TraceGraph_ELBO, or another distribution."
+                "pyro.infer.Trace_ELBO, or another distribution."
             )
 
 

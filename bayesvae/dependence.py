@@ -26,7 +26,7 @@ def _gradients(
 
 
 def guide_parameters(
-    guide: Program, parameters: Sequence[Tensor], x: Tensor, index: Tensor | None
+    guide: Program, parameters: Sequence[Tensor], x: Tensor, index: Tensor | None = None
 ) -> list[Tensor]:
     """Those of the parameters on which the guide's draws or densities depend.
 
@@ -79,6 +79,6 @@ def refuse_unseen(
     """
     if reads_index(guide, parameters, x, index):
         raise ValueError(
-            f"`{argument}` needs a guide that serves unseen data; got one that looks its "
-            f"posteriors up by `index`. Leave `{argument}` out, or use Amortized(...)."
+            f"`{argument}` needs a guide that serves unseen data; got one that looks "
+            f"up a row for each datum by `index`. Leave `{argument}` out, or use Amortized(...)."
         )

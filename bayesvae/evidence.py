@@ -25,7 +25,7 @@ from tqdm import tqdm
 from bayesvae import programs, trace
 from bayesvae.check import check_pair
 from bayesvae.data import sequential
-from bayesvae.pair import Pair
+from bayesvae.pair import Pair, evaluation_mode
 
 MEMORY = 2**28
 """Default memory budget of an evaluation, bytes."""
@@ -68,14 +68,8 @@ def mean_and_error(values: Tensor) -> tuple[float, float]:
 @contextmanager
 def evaluating(pair: Pair) -> Iterator[None]:
     """Evaluation mode, no gradients, no validation; the modules' modes are put back afterwards."""
-    modes = {module: module.training for module in pair.modules()}
-    pair.eval()
-    try:
-        with torch.no_grad(), pyro.validation_enabled(False):
-            yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    with evaluation_mode(pair), torch.no_grad(), pyro.validation_enabled(False):
+        yield
 
 
 # Cutting work to a memory budget ---------------------------------------------------------------
@@ -218,7 +212,7 @@ def conditioned(
     """
     guide = trace.draws(pair.guide, x, index)
     for site in guide.values():
-        if isinstance(site.distribution, dist.Delta):
+        if isinstance(site.base, dist.Delta):
             raise ValueError(
                 f"The guide of '{site.name}' is a point mass, so log p(x, z) - log q(z | x) is no "
                 "weight. Use a guide with a density."

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 import pyro.distributions as dist
 import torch
+from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 from torch.distributions import Distribution
 from tqdm import tqdm
@@ -87,6 +88,7 @@ class Optimum(NamedTuple):
 
 
 LogDensity = Callable[[Tensor], Tensor]
+QOfRows = Callable[[Tensor], Distribution]
 
 
 def draw_log_weight(
@@ -98,14 +100,14 @@ def draw_log_weight(
 
 
 def ascend(
-    log_joint: LogDensity, family: Family, rows: Tensor, ascent: Ascent, look: int = 32
+    log_joint: LogDensity, q_of: QOfRows, rows: Tensor, ascent: Ascent, look: int = 32
 ) -> Optimum:
     """Climbs L[q_lambda] for each row by itself.
 
     Args:
         log_joint: log p(x_n, u_n), ``(K, B, d)`` to ``(K, B)``, nats.
-        family: q_lambda.
-        rows: where to start, ``(B, family.size)``.
+        q_of: q_lambda of rows ``(B, size)``.
+        rows: where to start, ``(B, size)``.
         ascent: the settings.
         look: draws a datum when the bound is looked at.
 
@@ -118,7 +120,7 @@ def ascend(
     def value() -> Tensor:
         with torch.no_grad(), torch.random.fork_rng():
             torch.manual_seed(seed)
-            q = family(rows)
+            q = q_of(rows)
             return draw_log_weight(log_joint, q, q, look).mean()
 
     before, movement = value(), torch.tensor(torch.inf)
@@ -127,7 +129,7 @@ def ascend(
         for _ in range(ascent.windows):
             for _ in range(ascent.window):
                 terms = draw_log_weight(
-                    log_joint, family(rows), family(rows.detach()), ascent.particles
+                    log_joint, q_of(rows), q_of(rows.detach()), ascent.particles
                 )
                 (rows.grad,) = torch.autograd.grad(-terms.mean(0).sum(), rows)
                 optimizer.step()
@@ -167,6 +169,16 @@ class _Guide(NamedTuple):
     q: Distribution
     loc: Tensor
     scale: Tensor
+    mask: Tensor | bool | None
+
+    def masked(self, q: Distribution) -> Distribution:
+        """q with the log-densities of data masked out at zero, as in the pair's own terms."""
+        return q if self.mask is None else q.mask(self.mask)
+
+    @property
+    def log_volume(self) -> Tensor:
+        """log |dz / du|, ``(B,)``, zero for data masked out."""
+        return scale_and_mask(self.scale.log().sum(-1), mask=self.mask)
 
     def standardised(self) -> Distribution:
         """q in u, as the families can read it: mean zero, unit standard deviations."""
@@ -179,7 +191,7 @@ class _Guide(NamedTuple):
     def exact(self) -> Distribution:
         """q in u, exactly."""
         to_u = torch.distributions.AffineTransform(-self.loc / self.scale, 1 / self.scale, 1)
-        return dist.TransformedDistribution(self.q, [to_u])
+        return self.masked(dist.TransformedDistribution(self.q, [to_u]))
 
 
 def _one_latent(guide: Program, x: Tensor, index: Tensor | None) -> _Guide | None:
@@ -199,7 +211,7 @@ def _one_latent(guide: Program, x: Tensor, index: Tensor | None) -> _Guide | Non
         support = support.base_constraint
     if support is not real or len(fn.event_shape) != 1 or not fn.has_rsample:
         return None
-    return _Guide(local[0].name, fn, loc, scale)
+    return _Guide(local[0].name, fn, loc, scale, local[0].mask)
 
 
 class _Batch(NamedTuple):
@@ -212,11 +224,10 @@ class _Batch(NamedTuple):
     own: str | None
 
 
-def _better_start(log_joint: LogDensity, family: Family, starts: list[Distribution]) -> Tensor:
-    """For each datum the rows of the start with the highest bound."""
-    rows = torch.stack([family.rows(start) for start in starts])
+def _better_start(log_joint: LogDensity, q_of: QOfRows, rows: Tensor) -> Tensor:
+    """For each datum the row with the highest bound, among candidates ``(S, B, size)``."""
     with torch.no_grad():
-        qs = [family(each) for each in rows]
+        qs = [q_of(each) for each in rows]
         values = torch.stack([draw_log_weight(log_joint, q, q, 32).mean(0) for q in qs])
     best = values.argmax(0)
     return rows.gather(0, best[None, :, None].expand(1, *rows.shape[1:]))[0]
@@ -255,23 +266,27 @@ def _compare_batch(
     def log_joint(u: Tensor) -> Tensor:
         values = {latent.site: latent.loc + latent.scale * u}
         density = trace.log_joint(model, values, x, index, particles=len(u))
-        return density + latent.scale.log().sum(-1)
+        return density + latent.log_volume
 
     bounds, optima, own = {}, {}, None
     starts, proposals = [latent.standardised()], [latent.exact()]
     for make in settings.families:
         family = make(latent.loc.shape[-1])
         name = type(family).__name__
+
+        def q_of(rows: Tensor, family: Family = family) -> Distribution:
+            return latent.masked(family(rows))
+
+        candidates = torch.stack([family.rows(start) for start in starts])
         with torch.enable_grad():
-            optima[name] = ascend(
-                log_joint, family, _better_start(log_joint, family, starts), settings.ascent
-            )
-        q = family(optima[name].rows)
+            start = _better_start(log_joint, q_of, candidates)
+            optima[name] = ascend(log_joint, q_of, start, settings.ascent)
+        q = q_of(optima[name].rows)
         bounds[name] = weights(
             partial(draw_log_weight, log_joint, q, q), settings.particles, at_once
         ).elbo()
         own = name if own is None and family.contains(latent.q) else own
-        starts.append(q)
+        starts.append(family(optima[name].rows))
         proposals.append(q)
     pooled = partial(_Pooled(proposals).log_weight, log_joint)
     proposal = weights(pooled, settings.evidence_particles, at_once)

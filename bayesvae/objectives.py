@@ -36,7 +36,7 @@ def elbo(
     sampled.  (Pyro takes the mask from the guide's site alone and only warns about the order.)
 
     Not for guides with discrete latents: their score-function term is missing.  Use
-    ``pyro.infer.Trace_ELBO`` or ``TraceGraph_ELBO`` there.
+    ``pyro.infer.Trace_ELBO`` there.
 
     Args:
         model: the generative program; `fit` and data plates that subsample tell it N, otherwise

@@ -7,26 +7,32 @@ light. All of them end up as parameters of one ``nn.Module``, so that any torch 
 ``state_dict`` and ``.to(device)`` see them.
 
 Pyro keys parameters by name in one global store, where a second pair with equal names would
-silently share them.  Here every ``nn.Parameter`` is used as the object that it is; the store is
-asked for plain ``pyro.param`` tensors only.
+silently share them.  Here a module's parameter is used as the object that it is; the store is
+asked for plain ``pyro.param`` statements only, which Pyro means to be one parameter a name.
 """
 
 import inspect
 import weakref
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from itertools import count
 from typing import Any
 
 import pyro
 import torch
+from pyro.nn import PyroModule
+from pyro.params.param_store import _MODULE_NAMESPACE_DIVIDER
 from pyro.poutine.messenger import Messenger
+from pyro.poutine.runtime import _PYRO_STACK
+from pyro.poutine.trace_messenger import TraceMessenger
 from torch import Tensor, nn
-from torch.distributions import transform_to
+from torch.distributions import constraints, transform_to
 
 from bayesvae.programs import Program
 
 _number = count()
+_names: weakref.WeakKeyDictionary["Pair", str] = weakref.WeakKeyDictionary()
 
 
 def _takes_index(program: Program) -> bool:
@@ -35,18 +41,53 @@ def _takes_index(program: Program) -> bool:
     return "index" in kinds or any(kind.kind is kind.VAR_KEYWORD for kind in kinds.values())
 
 
-def _modules_behind(program: Program) -> Iterator[nn.Module]:
+def _filled(cells: tuple) -> Iterator[Any]:
+    for cell in cells:
+        try:
+            yield cell.cell_contents
+        except ValueError:  # a name that is bound later
+            continue
+
+
+def _modules_behind(program: Any, seen: set[int]) -> Iterator[nn.Module]:
     """Modules reachable from a program without running it."""
+    if id(program) in seen:
+        return
+    seen.add(id(program))
     if isinstance(program, nn.Module):
         yield program
-    elif isinstance(program, partial):
-        for part in (program.func, *program.args, *program.keywords.values()):
-            yield from _modules_behind(part)
+        return
+    if isinstance(program, partial):
+        behind = (program.func, *program.args, *program.keywords.values())
     elif inspect.ismethod(program):
-        yield from _modules_behind(program.__self__)
+        owner = program.__self__
+        behind = (owner, *(() if isinstance(owner, nn.Module) else vars(owner).values()))
     elif inspect.isfunction(program):
-        for value in inspect.getclosurevars(program).nonlocals.values():
-            yield from _modules_behind(value)
+        behind = (*_filled(program.__closure__ or ()), *vars(program).values())
+    else:
+        return
+    for part in behind:
+        yield from _modules_behind(part, seen)
+
+
+def _is_watched() -> bool:
+    """Whether someone collects parameters, as ``pyro.infer.SVI`` does at every step."""
+    return any(isinstance(each, TraceMessenger) and each.param_only for each in _PYRO_STACK)
+
+
+def _claim(module: PyroModule) -> None:
+    """Makes Pyro's store hold this module's parameters under their names.
+
+    Otherwise a PyroModule reads a parameter's name from the store and takes what it finds there,
+    the parameter of an earlier module of that name, for its own.
+    """
+    store = pyro.get_param_store()
+    with module._pyro_context:
+        for local, (constraint, _) in module._pyro_params.items():
+            name = module._pyro_get_fullname(local)
+            parameter = module._parameters[f"{local}_unconstrained"]
+            store._constraints[name], store._params[name] = constraint, parameter
+            store._param_to_name[parameter] = name
 
 
 class _OwnParameters(Messenger):
@@ -54,19 +95,21 @@ class _OwnParameters(Messenger):
 
     Args:
         owned: parameters that stand for plain ``pyro.param`` statements, unconstrained, by name.
+        known: ids of the parameters of the pair's modules.
     """
 
-    def __init__(self, owned: dict[str, nn.Parameter]) -> None:
+    def __init__(self, owned: dict[str, nn.Parameter], known: frozenset[int]) -> None:
         super().__init__()
-        self.owned = owned
-        self.seen: dict[str, Tensor] = {}
+        self.owned, self.known = owned, known
+        self.seen: list[tuple[str, Tensor]] = []
 
     def _pyro_param(self, msg: dict) -> None:
-        initial = msg["args"][1] if len(msg["args"]) > 1 else None
-        if isinstance(initial, nn.Parameter):
+        name, initial = msg["name"], msg["args"][1] if len(msg["args"]) > 1 else None
+        of_module = _MODULE_NAMESPACE_DIVIDER in name or id(initial) in self.known
+        if of_module and isinstance(initial, nn.Parameter):
             parameter = value = initial
-        elif msg["name"] in self.owned:
-            parameter = self.owned[msg["name"]]
+        elif name in self.owned:
+            parameter = self.owned[name]
             value = transform_to(msg["kwargs"]["constraint"])(parameter)
         else:
             return
@@ -74,7 +117,7 @@ class _OwnParameters(Messenger):
         msg["value"], msg["done"] = value, True
 
     def _pyro_post_param(self, msg: dict) -> None:
-        self.seen[msg["name"]] = msg["value"].unconstrained()
+        self.seen.append((msg["name"], msg["value"].unconstrained()))
 
 
 class Pair(nn.Module):
@@ -118,27 +161,24 @@ class Pair(nn.Module):
                     f"Pair needs a callable {role}; got {type(program).__name__}. Pass a Pyro "
                     "stochastic function such as `vae.model`."
                 )
-            for module in _modules_behind(program):
+            for module in _modules_behind(program, set()):
                 if all(module is not known for known in self.children()):
                     self.add_module(f"{role}_part_{len(self._modules)}", module)
         self._programs = {"model": model, "guide": guide}
         self._takes_index = {role: _takes_index(p) for role, p in self._programs.items()}
+        self._pyro_modules = [m for m in self.modules() if isinstance(m, PyroModule)]
         self._statements = nn.ParameterDict()
         self._keys: dict[str, str] = {}
-        self._name = f"pair_{next(_number)}"
 
     def model(self, x: Tensor, index: Tensor | None = None) -> Any:
         """Runs the generative program on a batch; see the class for shapes."""
         return self._run("model", self._own(), x, index)
 
     def guide(self, x: Tensor, index: Tensor | None = None) -> Any:
-        """Runs the guide on a batch, and shows Pyro every parameter of the pair."""
-        own = self._own()
-        with own:
-            for name, parameter in self.named_parameters():
-                if parameter.requires_grad:
-                    pyro.param(f"{self._name}.{name}", parameter)
-        return self._run("guide", own, x, index)
+        """Runs the guide on a batch; under Pyro's SVI also shows it the pair's parameters."""
+        if _is_watched():
+            self._show_parameters()
+        return self._run("guide", self._own(), x, index)
 
     def find_parameters(self, x: Tensor, index: Tensor | None = None) -> None:
         """Takes in the parameters that only ``pyro.module`` and ``pyro.param`` statements show.
@@ -151,27 +191,57 @@ class Pair(nn.Module):
             index: its positions ``(B,)``, for programs that need them.
         """
         own = self._own()
-        with torch.no_grad(), torch.random.fork_rng(), pyro.validation_enabled(False):
+        quietly = pyro.validation_enabled(False)
+        with torch.no_grad(), torch.random.fork_rng(), quietly, evaluation_mode(self):
             self._run("guide", own, x, index)
             self._run("model", own, x, index)
-        known = {id(parameter) for parameter in self.parameters()}
-        for name, unconstrained in own.seen.items():
-            if id(unconstrained) not in known:
+        for name, unconstrained in own.seen:
+            if all(unconstrained is not known for known in self.parameters()):
                 self._take_in(name, unconstrained)
 
     def _own(self) -> _OwnParameters:
-        return _OwnParameters({name: self._statements[key] for name, key in self._keys.items()})
+        owned = {name: self._statements[key] for name, key in self._keys.items()}
+        known = (id(p) for module in self._pyro_modules for p in module.parameters(recurse=False))
+        return _OwnParameters(owned, frozenset(known))
 
     def _run(self, role: str, own: _OwnParameters, x: Tensor, index: Tensor | None) -> Any:
         named = {"index": index} if self._takes_index[role] else {}
+        for module in self._pyro_modules:
+            _claim(module)
         with own:
             return self._programs[role](x, **named)
 
     def _take_in(self, name: str, unconstrained: Tensor) -> None:
-        key = name.replace(".", "_")
+        if _MODULE_NAMESPACE_DIVIDER not in name and name in self._keys:
+            return
+        key = "param_" + name.replace("%", "%25").replace(".", "%2E")
+        while key in self._statements:
+            key += "%"
         if isinstance(unconstrained, nn.Parameter):
             self._statements[key] = unconstrained
         else:
             # The same storage as Pyro's store, so that pyro.param shows what training does.
             self._statements[key] = nn.Parameter(unconstrained.data)
+        if _MODULE_NAMESPACE_DIVIDER not in name:
             self._keys[name] = key
+
+    def _show_parameters(self) -> None:
+        """States every parameter by a name of this pair alone, at which the store holds it."""
+        prefix, store = _names.setdefault(self, f"pair_{next(_number)}"), pyro.get_param_store()
+        for local, parameter in self.named_parameters():
+            name = f"{prefix}{_MODULE_NAMESPACE_DIVIDER}{local}"
+            if parameter.requires_grad:
+                store.setdefault(name, parameter, constraints.real)
+                pyro.param(name, parameter)
+
+
+@contextmanager
+def evaluation_mode(pair: Pair) -> Iterator[None]:
+    """Puts the pair's modules in evaluation mode, and each back in its own afterwards."""
+    modes = {module: module.training for module in pair.modules()}
+    pair.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode

@@ -152,7 +152,7 @@ class Comparison(NamedTuple):
                     name,
                     "L[q_phi] guide",
                     _number(split.guide.value),
-                    "the guide as trained",
+                    "the pair's own guide",
                 )
             )
         return _table(("split", "bound", "nats per datum", ""), rows)

@@ -28,7 +28,7 @@ from pyro.distributions.util import scale_and_mask
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
-from torch.distributions import Distribution, kl_divergence
+from torch.distributions import Distribution, Independent, kl_divergence
 
 from bayesvae.programs import DATA_PLATE, PARTICLE_PLATE, Program, given, within
 
@@ -69,6 +69,14 @@ class Site(NamedTuple):
             return self.scale
         return self.scale * (frame.size / frame.full_size)
 
+    @property
+    def base(self) -> Distribution:
+        """The distribution inside any ``Independent``."""
+        distribution = self.distribution
+        while isinstance(distribution, Independent):
+            distribution = distribution.base_dist
+        return distribution
+
     def log_density(self, weight: Tensor | float = 1.0) -> Tensor:
         """log-density of the value, masked, times ``weight``; shape of the site's batch."""
         return scale_and_mask(self.raw_log_density(), weight, self.mask)
@@ -86,7 +94,7 @@ class Sites(NamedTuple):
 
     Attributes:
         model: sites of the model, observed ones included, by name.
-        guide: latent sites of the guide, by name.
+        guide: sites of the guide, by name; observed ones are its factors.
     """
 
     model: dict[str, Site]
@@ -155,19 +163,24 @@ class Terms(NamedTuple):
 
 # Running programs ---------------------------------------------------------------------------
 
-_NESTING: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+_NESTING: WeakKeyDictionary[Any, WeakKeyDictionary] = WeakKeyDictionary()
+
+
+def _owner_and_function(program: Program) -> tuple[Any, Any]:
+    program = inspect.unwrap(program)
+    return getattr(program, "__self__", program), getattr(program, "__func__", None)
 
 
 def _nesting(model: Program, guide: Program, batch: tuple) -> int:
     """How many dims the plates of a pair take, found on one dry run and remembered."""
-    inner = inspect.unwrap(model)
-    owner = getattr(inner, "__self__", inner)
-    if owner not in _NESTING:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]), pyro.validation_enabled(False):
+    (generator, first), (inferrer, second) = map(_owner_and_function, (model, guide))
+    known = _NESTING.setdefault(generator, WeakKeyDictionary()).setdefault(inferrer, {})
+    if (first, second) not in known:
+        with torch.no_grad(), torch.random.fork_rng(), pyro.validation_enabled(False):
             sites = run(model, guide, *batch)
         frames = [f for s in (*sites.model.values(), *sites.guide.values()) for f in s.plates]
-        _NESTING[owner] = max((-f.dim for f in frames if f.vectorized), default=1)
-    return _NESTING[owner]
+        known[first, second] = max((-f.dim for f in frames if f.vectorized), default=1)
+    return known[first, second]
 
 
 def _sites(trace: poutine.Trace) -> dict[str, Site]:
@@ -205,8 +218,7 @@ def run(model: Program, guide: Program, *batch: Any, particles: int = 1) -> Site
         guide = within(guide, pyro.plate(PARTICLE_PLATE, particles, dim=dim))
     guide_trace = poutine.trace(guide).get_trace(*batch)
     model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*batch)
-    latent = {name: site for name, site in _sites(guide_trace).items() if not site.observed}
-    return Sites(_sites(model_trace), latent)
+    return Sites(_sites(model_trace), _sites(guide_trace))
 
 
 def draws(program: Program, *batch: Any) -> dict[str, Site]:
@@ -267,17 +279,17 @@ def _weight(site: Site, weighted: bool) -> Tensor | float:
     )
 
 
-def _same_mask(first: Tensor | bool | None, second: Tensor | bool | None) -> bool:
+def _same(first: Tensor | float | None, second: Tensor | float | None) -> bool:
     if isinstance(first, Tensor) and isinstance(second, Tensor):
         return first is second or torch.equal(first, second)
-    return first is second
+    return first is second or (type(first) is type(second) is float and first == second)
 
 
 def _analytic_sites(sites: Sites) -> set[str]:
     """Latents whose KL may be taken analytically.
 
     Their parents in the model come before them in the guide too, so that given the guide's draws
-    so far both densities are fixed, and their masks agree.
+    so far both densities are fixed, and their masks and weights agree.
     """
     before_in_guide = {name: set(list(sites.guide)[:i]) for i, name in enumerate(sites.guide)}
     latents = [name for name, site in sites.model.items() if name in sites.guide]
@@ -285,7 +297,8 @@ def _analytic_sites(sites: Sites) -> set[str]:
         name
         for position, name in enumerate(latents)
         if set(latents[:position]) <= before_in_guide[name]
-        and _same_mask(sites.model[name].mask, sites.guide[name].mask)
+        and _same(sites.model[name].mask, sites.guide[name].mask)
+        and _same(sites.model[name].weight, sites.guide[name].weight)
     }
 
 

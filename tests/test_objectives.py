@@ -80,6 +80,17 @@ def annealed(model, guide):
     return kl_weighted(model, 0.3), kl_weighted(guide, 0.3)
 
 
+def test_a_kl_weight_multiplies_the_terms_of_the_latents_alone(case):
+    case.pair.find_parameters(case.x, case.index)
+    programs = case.pair.model, case.pair.guide
+    torch.manual_seed(5)
+    terms = log_terms(*programs, case.x, case.index)
+    torch.manual_seed(5)
+    bound = elbo(*annealed(*programs), case.x, case.index)
+    local, shared = (p.log_likelihood - 0.3 * p.kl for p in (terms.local, terms.shared))
+    assert_close(bound, local.mean() + shared.mean() / terms.size, **EXACT)
+
+
 def of_fifty(model, guide):
     return sized(model, 50), sized(guide, 50)
 

@@ -34,15 +34,32 @@ def moved(parameters, before):
 # Under plain Pyro ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("loss", [Trace_ELBO, TraceMeanField_ELBO])
-def test_svi_moves_every_parameter_of_a_pair_and_none_of_a_second_instance(build, loss):
+def two_instances(build):
     instances = []
     for _ in range(2):
-        # Plain pyro.param statements are one parameter a name, unless the store is emptied.
-        pyro.clear_param_store()
         case = build()
         case.pair.find_parameters(case.x, case.index)
         instances.append(case)
+        if case.statements:
+            # Plain pyro.param tensors are one parameter a name, unless the store is emptied.
+            pyro.clear_param_store()
+    return instances
+
+
+def test_running_a_pair_copies_no_values_to_or_from_a_second_instance(build):
+    instances = two_instances(build)
+    parameters = [p for case in instances for p in case.pair.parameters()]
+    before = copies(parameters)
+    for case in (*instances, *instances):
+        SVI(case.pair.model, case.pair.guide, Adam({}), Trace_ELBO()).evaluate_loss(
+            case.x, case.index
+        )
+        assert unchanged(parameters, before)
+
+
+@pytest.mark.parametrize("loss", [Trace_ELBO, TraceMeanField_ELBO])
+def test_svi_moves_every_parameter_of_a_pair_and_none_of_a_second_instance(build, loss):
+    instances = two_instances(build)
     for case, other in (instances, reversed(instances)):
         own, others = [*case.pair.named_parameters()], [*other.pair.parameters()]
         before, untouched = copies(p for _, p in own), copies(others)

@@ -8,8 +8,9 @@ from catalog import BATCH, CATALOG, FEATURES, LATENTS, SIZE, ByHand, Case, Maske
 from pyro import poutine
 from torch.testing import assert_close
 
+from bayesvae.dependence import guide_parameters
 from bayesvae.programs import given, kl_weighted, sampled, sized
-from bayesvae.trace import draws, guide_parameters, log_joint, log_terms, run
+from bayesvae.trace import draws, log_joint, log_terms, run
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 
@@ -96,6 +97,24 @@ def test_log_joint_of_the_guides_draws_is_likelihood_plus_prior_of_the_terms(cas
     model, _, *inputs = batch
     joint = log_joint(model, values, *inputs, particles=particles)
     assert_close(joint, terms.local.log_likelihood + terms.local.log_prior, **EXACT)
+
+
+def test_a_term_of_one_particle_does_not_depend_on_the_others(case):
+    model, guide = programs(case)
+    sites = run(model, guide, case.x, case.index, particles=3).guide
+
+    def joint_of(particle):
+        values = {}
+        for name, site in sites.items():
+            local = site.data_plate is not None
+            shape = site.value.shape[1:] if local else site.distribution.event_shape
+            values[name] = site.value[particle].reshape(shape)
+        return log_joint(model, values, case.x, case.index, particles=1)
+
+    together = log_joint(
+        model, {n: s.value for n, s in sites.items()}, case.x, case.index, particles=3
+    )
+    assert_close(together, torch.cat([joint_of(particle) for particle in range(3)]), **EXACT)
 
 
 def test_log_joint_names_the_latents_that_it_was_not_given():
