@@ -11,10 +11,8 @@ reported is a lower estimate of it; log p(x) is importance-sampled from a mixtur
 hand, a lower estimate too.  All estimates use fresh noise, so a difference may be negative
 within its error.
 
-The optimisation runs in coordinates u = (z - m) / s, with m and s the guide's mean and standard
-deviation of the datum: there the posterior has unit scale and one step size suits every latent.
-Gradients leave out the score of q, which is zero on average and vanishes where q is exact
-("Sticking the Landing", Roeder, Wu and Duvenaud, 2017).
+Posteriors are handled in coordinates u = (z - m) / s, with m and s the guide's mean and standard
+deviation of the datum, where they have about unit scale.
 """
 
 import time
@@ -30,6 +28,15 @@ from torch.distributions import Distribution
 from tqdm import tqdm
 
 from bayesvae import trace
+from bayesvae.ascent import (
+    DEFAULT_ASCENT,
+    Ascent,
+    LogDensity,
+    Optimum,
+    ascend,
+    better_start,
+    draw_log_weight,
+)
 from bayesvae.check import check_pair
 from bayesvae.data import sequential
 from bayesvae.dependence import guide_parameters, refuse_unseen
@@ -46,99 +53,6 @@ from bayesvae.families import Family, MultivariateNormal, Normal
 from bayesvae.pair import Pair
 from bayesvae.programs import Program
 from bayesvae.report import Comparison, Price, Split
-
-
-class Ascent(NamedTuple):
-    """How the per-datapoint optimum is sought.
-
-    Attributes:
-        particles: draws a datum in a gradient.
-        rate: first step size of Adam, in units of the guide's standard deviation.
-        decay: factor between stages.
-        stages: how many step sizes are run through.
-        window: steps between two looks at the bound, on the same noise.
-        tolerance: a stage ends when a window gains less, nats per datum.
-        windows: at most so many a stage.
-    """
-
-    particles: int = 8
-    rate: float = 0.05
-    decay: float = 0.3
-    stages: int = 3
-    window: int = 50
-    tolerance: float = 5e-3
-    windows: int = 20
-
-
-DEFAULT_ASCENT = Ascent()
-
-
-class Optimum(NamedTuple):
-    """Where an ascent ended.
-
-    Attributes:
-        rows: lambda*, ``(B, family.size)``, in u.
-        movement: gain of the bound over the last window, mean over data, nats.
-        seconds: time taken.
-    """
-
-    rows: Tensor
-    movement: float
-    seconds: float
-
-
-LogDensity = Callable[[Tensor], Tensor]
-QOfRows = Callable[[Tensor], Distribution]
-
-
-def draw_log_weight(
-    log_joint: LogDensity, q: Distribution, scored: Distribution, particles: int
-) -> Tensor:
-    """Log-weights ``(K, B)`` of reparameterised draws of q, scored under ``scored``."""
-    u = q.rsample((particles,))
-    return log_joint(u) - scored.log_prob(u)
-
-
-def ascend(
-    log_joint: LogDensity, q_of: QOfRows, rows: Tensor, ascent: Ascent, look: int = 32
-) -> Optimum:
-    """Climbs L[q_lambda] for each row by itself.
-
-    Args:
-        log_joint: log p(x_n, u_n), ``(K, B, d)`` to ``(K, B)``, nats.
-        q_of: q_lambda of rows ``(B, size)``.
-        rows: where to start, ``(B, size)``.
-        ascent: the settings.
-        look: draws a datum when the bound is looked at.
-
-    Returns:
-        The optimum.
-    """
-    start, seed = time.perf_counter(), int(torch.randint(2**31, ()))
-    rows = rows.detach().clone().requires_grad_(True)
-
-    def value() -> Tensor:
-        with torch.no_grad(), torch.random.fork_rng():
-            torch.manual_seed(seed)
-            q = q_of(rows)
-            return draw_log_weight(log_joint, q, q, look).mean()
-
-    before, movement = value(), torch.tensor(torch.inf)
-    for stage in range(ascent.stages):
-        optimizer = torch.optim.Adam([rows], lr=ascent.rate * ascent.decay**stage)
-        for _ in range(ascent.windows):
-            for _ in range(ascent.window):
-                terms = draw_log_weight(
-                    log_joint, q_of(rows), q_of(rows.detach()), ascent.particles
-                )
-                (rows.grad,) = torch.autograd.grad(-terms.mean(0).sum(), rows)
-                optimizer.step()
-            after = value()
-            movement, before = after - before, after
-            if movement < ascent.tolerance:
-                break
-    return Optimum(rows.detach(), movement.item(), time.perf_counter() - start)
-
 
 # One batch ---------------------------------------------------------------------------------------
 
@@ -224,15 +138,6 @@ class _Batch(NamedTuple):
     own: str | None
 
 
-def _better_start(log_joint: LogDensity, q_of: QOfRows, rows: Tensor) -> Tensor:
-    """For each datum the row with the highest bound, among candidates ``(S, B, size)``."""
-    with torch.no_grad():
-        qs = [q_of(each) for each in rows]
-        values = torch.stack([draw_log_weight(log_joint, q, q, 32).mean(0) for q in qs])
-    best = values.argmax(0)
-    return rows.gather(0, best[None, :, None].expand(1, *rows.shape[1:]))[0]
-
-
 class _Settings(NamedTuple):
     families: Sequence[Callable[[int], Family]]
     particles: int
@@ -279,7 +184,7 @@ def _compare_batch(
 
         candidates = torch.stack([family.rows(start) for start in starts])
         with torch.enable_grad():
-            start = _better_start(log_joint, q_of, candidates)
+            start = better_start(log_joint, q_of, candidates)
             optima[name] = ascend(log_joint, q_of, start, settings.ascent)
         q = q_of(optima[name].rows)
         bounds[name] = weights(

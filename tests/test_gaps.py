@@ -14,8 +14,8 @@ from test_evidence import SharedMean, assert_same, contents
 from torch import nn
 
 from bayesvae import Pair, compare, families, guides, likelihoods, networks, priors
+from bayesvae.ascent import Ascent, ascend
 from bayesvae.evidence import mean_and_error
-from bayesvae.gaps import Ascent, ascend
 from bayesvae.pairs import hierarchical, ppca
 
 quiet = partial(compare, progress=False)
@@ -381,10 +381,11 @@ def test_no_families_give_the_bounds_of_the_guide_alone():
 
 
 @pytest.mark.parametrize("unseen", [30, 10], ids=["more", "fewer"])
-def test_unseen_data_have_no_row_of_their_own_and_are_refused(unseen):
+@pytest.mark.parametrize("frozen", [False, True])
+def test_unseen_data_have_no_row_of_their_own_and_are_refused(unseen, frozen):
     # Their positions 0, 1, ... are those of other data: their rows would be wrong, not missing.
     model = rotated()
-    pair = ppca(model, guides.PerDatapoint(20, families.Normal(2)))
+    pair = ppca(model, guides.PerDatapoint(20, families.Normal(2))).requires_grad_(not frozen)
     with pytest.raises(ValueError, match="row"):
         quiet(pair, drawn(model, 20), drawn(model, unseen, seed=2), ascent=SHORT)
 

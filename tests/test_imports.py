@@ -41,7 +41,9 @@ MAY_IMPORT = {
         "trace",
     },
     "evidence": {"check", "data", "pair", "programs", "trace"},
+    "ascent": set(),
     "gaps": {
+        "ascent",
         "check",
         "data",
         "dependence",
