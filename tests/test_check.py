@@ -264,10 +264,20 @@ BAD = {
         lambda: real(D),
         "The guide of 'z' does not cover the prior's support",
     ),
+    "Exponential guide of a Normal": (
+        lambda: supports(dist.Normal(0.0, 1.0), dist.Exponential(1.0)),
+        lambda: real(D),
+        "The guide of 'z' does not cover the prior's support",
+    ),
     "Uniform guide of a Normal": (
         lambda: supports(dist.Normal(0.0, 1.0), dist.Uniform(-9.0, 9.0)),
         lambda: real(D),
         "The guide of 'z' does not cover the prior's support",
+    ),
+    "continuous guide of counts": (
+        lambda: supports(dist.Poisson(1.0), dist.Gamma(1.0, 1.0)),
+        lambda: real(D),
+        "The guide of 'z' exceeds the prior's support",
     ),
     "continuous guide of a discrete latent": (
         lambda: supports(dist.Bernoulli(0.5), dist.Beta(1.0, 1.0)),

@@ -201,7 +201,8 @@ def masking(seen, both):
         keep = seen[: len(x)]
         best, row = diagonal_optimum(model, x), keep.unsqueeze(-1)
         with pyro.plate("data", len(x)), poutine.mask(mask=keep if both else True):
-            loc, scale = torch.where(row, best.mean, 0.0), torch.where(row, best.stddev, 1.0)
+            unseen = 0.5 if both else 1.0
+            loc, scale = torch.where(row, best.mean, 0.0), torch.where(row, best.stddev, unseen)
             pyro.sample("z", dist.Normal(loc, scale).to_event(1))
 
     return model, Pair(program, guide)

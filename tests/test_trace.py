@@ -321,6 +321,14 @@ def test_guide_parameters_are_those_that_change_the_guides_draws_or_densities(ca
         parameter.data.copy_(kept)
 
 
+def test_frozen_parameters_are_none_of_the_guides_to_move():
+    case = CATALOG["prior StandardNormal"]()
+    frozen, *others = case.pair.get_submodule("guide_part_1").parameters()
+    frozen.requires_grad_(False)
+    found = guide_parameters(case.pair.guide, [*case.pair.parameters()], case.x)
+    assert {id(p) for p in found} == {id(p) for p in others}
+
+
 def test_guide_parameters_leave_random_stream_and_gradients_alone():
     case = CATALOG["prior Vamp"]()
     before = torch.get_rng_state()
