@@ -14,7 +14,7 @@ from test_evidence import SharedMean, assert_same, contents
 from torch import nn
 
 from bayesvae import Pair, compare, families, guides, likelihoods, networks, priors
-from bayesvae.ascent import Ascent, ascend
+from bayesvae.ascent import Ascent, ascend, better_start
 from bayesvae.evidence import mean_and_error
 from bayesvae.pairs import hierarchical, ppca
 
@@ -255,6 +255,16 @@ def test_ascent_stays_where_it_is_exact_because_its_gradient_has_no_noise_there(
     found = ascend(log_joint, family, start, Ascent())
     torch.testing.assert_close(found.rows, start, rtol=0, atol=5e-3)
     assert abs(found.movement) < 1e-3
+
+
+def test_the_start_is_the_best_candidate_of_each_datum_by_itself():
+    p, log_joint = target()
+    family = families.Normal(2)
+    near, far = dist.Normal(p.mean, 0.4), dist.Normal(p.mean + 5, 0.4)
+    near, far = (family.rows(q.to_event(1)) for q in (near, far))
+    candidates = torch.stack([torch.stack([near, far, far]), torch.stack([far, near, far])])
+    chosen = better_start(log_joint, family, candidates)
+    torch.testing.assert_close(chosen, torch.stack([near, near, far]), rtol=0, atol=0)
 
 
 def test_ascent_ends_on_short_steps_and_so_nearer_to_the_optimum_than_its_first_steps_allow():

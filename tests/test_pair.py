@@ -276,6 +276,14 @@ def test_finding_parameters_changes_neither_random_stream_nor_values_and_finds_a
     assert all(torch.equal(state[name], value) for name, value in kept.items())
 
 
+def test_finding_parameters_leaves_running_statistics_and_modes_alone():
+    network = nn.Sequential(nn.BatchNorm1d(LATENTS), nn.Dropout().eval(), nn.BatchNorm1d(LATENTS))
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    Pair(closure(network), silent).find_parameters(torch.randn(BATCH, LATENTS))
+    assert all(torch.equal(network.state_dict()[n], value) for n, value in before.items())
+    assert [module.training for module in network] == [True, False, True]
+
+
 def test_something_that_cannot_be_called_is_refused_with_its_type():
     with pytest.raises(TypeError, match="callable guide; got Tensor"):
         Pair(silent, torch.zeros(1))
