@@ -71,6 +71,12 @@ def amortized(family: families.Family | None = None) -> guides.Amortized:
     return guides.Amortized(mlp(FEATURES, outputs=family.size), family)
 
 
+def per_datapoint(family: families.Family) -> guides.PerDatapoint:
+    guide = guides.PerDatapoint(SIZE, family)
+    nn.init.normal_(guide.rows)  # so that it matters which row a datum gets
+    return guide
+
+
 def decoder(*event: int) -> nn.Module:
     return mlp(LATENTS, outputs=event or (FEATURES,))
 
@@ -329,10 +335,8 @@ CATALOG: dict[str, Callable[[], Case]] = {
     "likelihood Poisson": lambda: vae(likelihood=likelihoods.Poisson(decoder()), x=levels()),
     "networks Conv": convolutional,
     "guide Amortized full": lambda: vae(guide=amortized(full())),
-    "guide PerDatapoint diagonal": lambda: vae(
-        guide=guides.PerDatapoint(SIZE, families.Normal(LATENTS))
-    ),
-    "guide PerDatapoint full": lambda: vae(guide=guides.PerDatapoint(SIZE, full())),
+    "guide PerDatapoint diagonal": lambda: vae(guide=per_datapoint(families.Normal(LATENTS))),
+    "guide PerDatapoint full": lambda: vae(guide=per_datapoint(full())),
     "hierarchical 2 layers": lambda: layered((3, 2)),
     "hierarchical 3 layers": lambda: layered((3, 2, 2)),
     "hierarchical 3 layers, Vamp": lambda: layered((3, 2, 2), with_vamp=True),

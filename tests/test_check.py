@@ -349,6 +349,52 @@ def test_a_parameter_outside_every_gradient_is_named_unless_it_is_frozen():
     check_pair(pair, x)
 
 
+SCALE = nn.Parameter(torch.ones(()))
+
+
+class Slotted:
+    """Keeps its parameter where `vars` finds nothing."""
+
+    __slots__ = ("scale",)
+
+    def __init__(self):
+        self.scale = SCALE
+
+    def posterior(self, x):
+        return normal(self.scale * x)
+
+
+class Callable:
+    """A program that is neither a function nor a module."""
+
+    def __init__(self, guide):
+        self.guide, self.scale = guide, SCALE
+
+    def __call__(self, x):
+        return self.guide(x, self.scale)
+
+
+def sampled_with(x, scale):
+    with data(x):
+        pyro.sample("z", normal(scale * x))
+
+
+UNSEEN = {
+    "a global": lambda: lambda x: sampled_with(x, SCALE),
+    "a list in a closure": lambda scales=(SCALE,): lambda x: sampled_with(x, scales[0]),
+    "a callable object": lambda: Callable(sampled_with),
+    "an object with slots": lambda: pair_of(posterior=Slotted().posterior).guide,
+}
+
+
+@pytest.mark.parametrize("place", UNSEEN)
+def test_a_parameter_that_the_pair_cannot_see_is_refused_instead_of_left_untrained(place):
+    pair = Pair(pair_of().model, UNSEEN[place]())
+    if all(parameter is not SCALE for parameter in pair.parameters()):
+        with pytest.raises(ValueError, match="gradient"):
+            check_pair(pair, real(D))
+
+
 def test_a_pair_whose_gradients_are_all_cut_is_refused():
     programs = WithIdle()
     cut = torch.no_grad()

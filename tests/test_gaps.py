@@ -30,7 +30,8 @@ def shifted_comparison():
     seen, unseen = drawn(model, 30), drawn(model, 26, seed=2)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        result = quiet(shifted(model, SHIFT), seen, unseen, particles=3000, batch_size=20)
+        draws = {"particles": 3000, "evidence_particles": 4000}
+        result = quiet(shifted(model, SHIFT), seen, unseen, batch_size=20, **draws)
     return model, {"train": seen, "unseen": unseen}, result
 
 
@@ -53,7 +54,7 @@ def test_full_covariance_optimum_reaches_log_p_of_x(known):
     model, x, split = known
     bound = split.bounds["MultivariateNormal"]
     assert (model.log_evidence(x) - bound.value).mean().abs() < 5e-3
-    assert split.shortfall("MultivariateNormal").mean().abs() < 5e-3
+    assert split.shortfall("MultivariateNormal").mean().abs() < 1e-2
 
 
 def test_diagonal_optimum_misses_log_p_of_x_by_the_analytic_gap(known):
@@ -111,12 +112,12 @@ def test_optima_have_stopped_moving(known):
 
 def test_effective_sample_size_of_the_pooled_proposal_is_large(known):
     _, _, split = known
-    assert split.log_evidence.effective_sample_size.min() > 500
+    assert split.log_evidence.effective_sample_size.min() > 1000
 
 
 def test_a_guide_that_is_exact_has_no_gaps():
     model = rotated()
-    split = quiet(ppca(model), drawn(model, 20)).splits["train"]
+    split = quiet(ppca(model), drawn(model, 20), evidence_particles=4000).splits["train"]
     assert split.own == "MultivariateNormal"
     for gap in (split.amortization_gap, split.approximation_gap, split.inference_gap):
         assert gap.mean().abs() < 5e-3
@@ -245,7 +246,7 @@ def test_ascent_finds_the_best_member_from_afar_for_every_row(scale, loc):
         missed = torch.distributions.kl_divergence(q, p) - expected
         assert (missed > -1e-10).all()
         assert (missed < 0.01).all()
-        assert abs(found.movement) < 0.02
+        assert abs(found.movement) < 0.05
 
 
 def test_ascent_stays_where_it_is_exact_because_its_gradient_has_no_noise_there():
@@ -254,7 +255,7 @@ def test_ascent_stays_where_it_is_exact_because_its_gradient_has_no_noise_there(
     start = family.rows(p).expand(3, -1)
     found = ascend(log_joint, family, start, Ascent())
     torch.testing.assert_close(found.rows, start, rtol=0, atol=5e-3)
-    assert abs(found.movement) < 1e-3
+    assert abs(found.movement) < 5e-3
 
 
 def test_the_start_is_the_best_candidate_of_each_datum_by_itself():
@@ -338,7 +339,8 @@ def test_a_pair_from_the_tutorial_is_compared_unchanged():
         tutorial.decoder.weight.copy_(model.weight)
         tutorial.decoder.bias.copy_(model.loc)
     x = drawn(model, 20)
-    split = quiet(Pair(tutorial.model, tutorial.guide), x).splits["train"]
+    draws = {"particles": 1500, "evidence_particles": 4000}
+    split = quiet(Pair(tutorial.model, tutorial.guide), x, **draws).splits["train"]
     assert split.own == "Normal"
     missed = model.log_evidence(x) - split.bounds["MultivariateNormal"].value
     assert missed.mean().abs() < 5e-3

@@ -153,6 +153,27 @@ def test_elbo_equals_pyros_with(programs, loss):
     assert_close(*ours_and_pyros(by_hand(programs()), loss), **EXACT)
 
 
+@pytest.mark.parametrize("analytic_kl", [False, True])
+def test_gradients_are_the_derivative_of_the_bound_with_nothing_detached(case, analytic_kl):
+    case.pair.find_parameters(case.x, case.index)
+    parameters = [*case.pair.parameters()]
+    direction = [torch.randn_like(parameter) for parameter in parameters]
+
+    def bound():
+        batch = case.x, case.index
+        return elbo(case.pair.model, case.pair.guide, *batch, analytic_kl=analytic_kl)
+
+    _, *gradients = value_and_gradients(9, bound, parameters)
+    slope = sum((g * d).sum() for g, d in zip(gradients, direction, strict=True))
+    step, values = 1e-5, []
+    for sign in (1, -2):
+        with torch.no_grad():
+            for parameter, along in zip(parameters, direction, strict=True):
+                parameter.add_(sign * step * along)
+        values.append(value_and_gradients(9, bound, parameters)[0].detach())
+    assert_close((values[0] - values[1]) / (2 * step), slope, rtol=1e-5, atol=1e-6)
+
+
 # Where Pyro's analytic KL is biased ---------------------------------------------------------
 
 

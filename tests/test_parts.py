@@ -304,7 +304,7 @@ def test_normal_priors_start_at_the_standard_normal():
 @pytest.mark.parametrize("family", [families.Normal, families.MultivariateNormal])
 def test_mixture_is_the_log_sum_of_weighted_components_by_hand(family):
     prior = scattered(priors.Mixture(2, 4, family))
-    z, total = torch.randn(9, 2), torch.zeros(9)
+    z, total = prior().sample((9,)), torch.zeros(9)
     for logit, row in zip(prior.logits, prior.rows, strict=True):
         total = total + (logit + family(2)(row).log_prob(z)).exp()
     expected = total.log() - prior.logits.exp().sum().log()
@@ -322,7 +322,7 @@ def test_mixture_starts_with_equal_weights_and_unit_variances_at_different_means
 @pytest.mark.parametrize("name", ["Vamp", "Vamp, full"])
 def test_vamp_is_the_mean_of_the_encoders_posteriors_at_its_pseudo_inputs(name):
     prior = scattered(PRIORS[name]())
-    z = torch.randn(9, 2)
+    z = prior().sample((9,))
     densities = [prior.encoder.posterior(u).log_prob(z).exp() for u in prior.pseudo_inputs]
     torch.testing.assert_close(prior().log_prob(z), (sum(densities) / 3).log(), **EXACT)
 
@@ -575,11 +575,11 @@ def test_diagonal_gap_is_the_divergence_of_the_best_diagonal_normal():
 def test_diagonal_gap_is_zero_if_and_only_if_the_columns_are_orthogonal():
     model = orthogonal()
     torch.testing.assert_close(model.diagonal_gap(), torch.zeros(()), **EXACT)
-    turn = torch.linalg.qr(torch.randn(2, 2)).Q
+    turn = torch.tensor([[1.0, 1.0], [-1.0, 1.0]]) / 2**0.5
     turned = PPCA(model.weight @ turn, model.loc, model.scale)
     x = drawn(model, 4)
     torch.testing.assert_close(turned.log_evidence(x), model.log_evidence(x), **EXACT)
-    assert turned.diagonal_gap() > 0.01
+    assert turned.diagonal_gap() > 0.05
 
 
 @pytest.mark.parametrize(
