@@ -39,6 +39,8 @@ class Ascent(NamedTuple):
 
 
 DEFAULT_ASCENT = Ascent()
+LOOK = 32
+"""Draws a datum when a bound is looked at."""
 
 
 class Optimum(NamedTuple):
@@ -68,7 +70,7 @@ def draw_log_weight(
 
 
 def ascend(
-    log_joint: LogDensity, q_of: QOfRows, rows: Tensor, ascent: Ascent, look: int = 32
+    log_joint: LogDensity, q_of: QOfRows, rows: Tensor, ascent: Ascent, look: int = LOOK
 ) -> Optimum:
     """Climbs L[q_lambda] for each row by itself.
 
@@ -112,6 +114,6 @@ def better_start(log_joint: LogDensity, q_of: QOfRows, rows: Tensor) -> Tensor:
     """For each datum the row with the highest bound, among candidates ``(S, B, size)``."""
     with torch.no_grad():
         qs = [q_of(each) for each in rows]
-        values = torch.stack([draw_log_weight(log_joint, q, q, 32).mean(0) for q in qs])
+        values = torch.stack([draw_log_weight(log_joint, q, q, LOOK).mean(0) for q in qs])
     best = values.argmax(0)
     return rows.gather(0, best[None, :, None].expand(1, *rows.shape[1:]))[0]

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from bayesvae.objectives import Objective, elbo, is_pathwise, per_datum
-from bayesvae.pair import Pair, evaluation_mode
+from bayesvae.pair import Pair, evaluation_mode, require_pair
 from bayesvae.programs import DATA_PLATE, PARTICLE_PLATE, sized
 from bayesvae.trace import Site, Sites, run
 
@@ -55,16 +55,18 @@ def check_pair(pair: Pair, batch: Batch, objective: Objective | ELBO | None = el
         model    z     latent    data[4]  (4,)   (1,)   (4, 1)  (4,)
         model    x     observed  data[4]  (4,)   (3,)   (4, 3)  (4,)
     """
-    x, index = batch if isinstance(batch, tuple) else (batch, None)
+    require_pair(pair)
+    x, index = batch if isinstance(batch, (tuple, list)) else (batch, None)
     with torch.random.fork_rng(), pyro.validation_enabled(False), evaluation_mode(pair):
         try:
             pair.find_parameters(x, index)
             sites = run(pair.model, pair.guide, x, index)
         except (ValueError, RuntimeError, IndexError, AttributeError, TypeError) as error:
             raise ValueError(
-                f"The pair cannot be run on a batch of shape {tuple(x.shape)}: {error}"
+                f"The pair cannot be run on a batch of shape {tuple(x.shape)} and type {x.dtype} "
+                f"{_other_type(pair, x)}: {str(error).split(chr(10))[0]}"
             ) from error
-        findings = [*_structure(sites), *_values(sites)]
+        findings = [*_structure(sites), *_rows(sites, len(x)), *_values(sites)]
         if not findings:
             findings = [*_densities(sites), *_supports(sites)]
         if not findings and objective is not None:
@@ -74,6 +76,13 @@ def check_pair(pair: Pair, batch: Batch, objective: Objective | ELBO | None = el
     if findings:
         raise ValueError("The pair is not sound.\n- " + "\n- ".join(findings) + "\n\n" + table)
     return table
+
+
+def _other_type(pair: Pair, x: Tensor) -> str:
+    types = {p.dtype for p in pair.parameters()} - {x.dtype}
+    if not types:
+        return "as it stands"
+    return f"under parameters of {types.pop()} (convert one with .to(dtype))"
 
 
 def site_table(sites: Sites) -> str:
@@ -132,6 +141,18 @@ def _structure(sites: Sites) -> Iterator[str]:
     for name, site in sites.guide.items():
         if name in sites.model and _is_local(sites, name) != (site.data_plate is not None):
             yield f"'{name}' is inside the data plate on one side only. Put it inside on both."
+
+
+def _rows(sites: Sites, rows: int) -> Iterator[str]:
+    for _, site in _named(sites):
+        frame = site.data_plate
+        if frame is not None and frame.size not in (-1, rows):
+            yield (
+                f"The data plate must hold the {rows} rows of the batch; at site '{site.name}' it "
+                f"holds {frame.size}, as when a plate draws a subsample of its own. Use "
+                f'pyro.plate("{DATA_PLATE}", N, subsample=index), or leave N to `fit`.'
+            )
+            return
 
 
 def _is_local(sites: Sites, name: str) -> bool:
@@ -197,17 +218,23 @@ def _outside_support(site: Site) -> str | None:
     support = _support(site)
     if not torch.isfinite(site.value).all():
         share = (~torch.isfinite(site.value)).float().mean().item()
-        return f"{share:.1%} of the data are not finite. Remove or mask them."
+        return f"{share:.1%} of the data are not finite. Remove them, or replace and mask them."
     if support is None or (inside := support.check(site.value)).all():
         return None
     name = type(site.base).__name__
     share = (~inside).float().mean().item()
     low, high = site.value.min().item(), site.value.max().item()
     remedy = "Choose a likelihood whose support holds the data."
-    if isinstance(site.base, torch.distributions.Bernoulli) and low >= 0 and high <= 1:
+    if isinstance(site.base, torch.distributions.Bernoulli):
+        if low >= 0 and high <= 1:
+            remedy = (
+                "These are grey levels: binarise them (data.static_binarisation, or "
+                "data.Loader(..., transform=torch.bernoulli)) or use likelihoods.Normal."
+            )
+    elif site.base.support.is_discrete and low >= 0:
         remedy = (
-            "These are grey levels: binarise them (data.static_binarisation, or "
-            "data.Loader(..., transform=torch.bernoulli)) or use likelihoods.Normal."
+            "It takes whole numbers from 0: round grey levels, as in (x * 16).round() (on the "
+            "command line --levels 17 --binarise none), or use likelihoods.Normal."
         )
     return (
         f"{share:.1%} of the data's rows or entries lie outside the support of {name}; they range "
@@ -303,6 +330,13 @@ def _gradients(
     bound = per_datum(objective, len(x))
     with torch.enable_grad():
         value = bound(sized(pair.model, len(x)), sized(pair.guide, len(x)), x, index)
+        if hidden := _hidden_shapes(value, {id(p) for p in pair.parameters()}):
+            yield (
+                "The objective has a gradient in parameters that the pair cannot see, of shapes "
+                f"{hidden}; they would never train. Keep them in an nn.Module that is or holds "
+                "the program, or name them with pyro.module or pyro.param."
+            )
+            return
         if not parameters:
             return
         if not value.requires_grad:
@@ -326,6 +360,21 @@ def non_finite(pair: Pair, x: Tensor, index: Tensor | None, step: int, loss: flo
             sites = run(pair.model, pair.guide, x, index)
         where = " ".join([*_values(sites), *_densities(sites)]) or "no site on a second draw"
     return (
-        f"The loss must be finite; it is {loss} at step {step}. Cause: {where}. Lower the "
-        "learning rate, bound the gradient with clip_norm, or check the data."
+        f"The loss must be finite; it is {loss} at step {step}. Cause: {where.rstrip('.')}. Lower "
+        "the learning rate, bound the gradient with clip_norm, or check the data."
     )
+
+
+def _hidden_shapes(value: Tensor, known: set[int]) -> list[tuple[int, ...]]:
+    """Shapes of the leaves of a tensor's graph that are none of the known ones."""
+    waiting, seen, hidden = [value.grad_fn], set(), []
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        leaf = getattr(node, "variable", None)
+        if leaf is not None and id(leaf) not in known:
+            hidden.append(tuple(leaf.shape))
+        waiting += [upstream for upstream, _ in node.next_functions]
+    return hidden

@@ -5,6 +5,7 @@ A reader sees the old file or the new one and never half of either; loading runs
 
 import json
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,9 @@ def load_state(path: Path | str) -> dict[str, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"A checkpoint is a file; there is none at {path}.")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd pickles; they are refused below
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged bytes can break the reader anywhere
         raise ValueError(f"{path} is not a readable checkpoint; it may be cut short.") from error
     tensors = isinstance(state, dict) and all(isinstance(v, Tensor) for v in state.values())

@@ -5,6 +5,7 @@ program, however it is written.
 """
 
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,23 +17,33 @@ from bayesvae.trace import draws
 def _gradients(
     guide: Program, parameters: Sequence[Tensor], x: Tensor, index: Tensor | None
 ) -> list[Tensor | None]:
-    """Gradients of the sum of the guide's draws and densities; the random stream is put back."""
-    with torch.random.fork_rng(), torch.enable_grad():
-        sites = [site for site in draws(guide, x, index).values() if not site.observed]
-        reach = sum(site.value.sum() + site.log_density().sum() for site in sites)
-        if not isinstance(reach, Tensor) or not reach.requires_grad:
-            return [None] * len(parameters)
-        return list(torch.autograd.grad(reach, parameters, allow_unused=True))
+    """Gradients of the sum of the guide's draws and densities, for frozen parameters too.
+
+    The random stream is put back.
+    """
+    frozen = [parameter for parameter in parameters if not parameter.requires_grad]
+    try:
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+        with torch.random.fork_rng(), torch.enable_grad():
+            sites = [site for site in draws(guide, x, index).values() if not site.observed]
+            reach = sum(site.value.sum() + site.log_density().sum() for site in sites)
+            if not isinstance(reach, Tensor) or not reach.requires_grad:
+                return [None] * len(parameters)
+            return list(torch.autograd.grad(reach, parameters, allow_unused=True))
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
 
 
 def guide_parameters(
     guide: Program, parameters: Sequence[Tensor], x: Tensor, index: Tensor | None = None
 ) -> list[Tensor]:
-    """Those of the parameters on which the guide's draws or densities depend.
+    """Those of the trained parameters on which the guide's draws or densities depend.
 
     Args:
         guide: the guide.
-        parameters: candidates.
+        parameters: candidates; frozen ones are left out.
         x: a batch ``(B, *event)``.
         index: its positions.
     """
@@ -41,44 +52,104 @@ def guide_parameters(
     return [p for p, gradient in zip(trained, gradients, strict=True) if gradient is not None]
 
 
-def reads_index(
-    guide: Program, parameters: Sequence[Tensor], x: Tensor, index: Tensor | None
-) -> bool:
-    """Whether the guide treats one and the same datum differently at two positions.
+class Rows(NamedTuple):
+    """What is known of a guide that treats one and the same datum differently at two positions.
 
-    True of guides with a row a datum: they have nothing to say about unseen data.
+    Attributes:
+        count: how many positions it knows, None if that cannot be told.
+    """
+
+    count: int | None
+
+
+def rows_of(
+    guide: Program, parameters: Sequence[Tensor], x: Tensor, index: Tensor | None, size: int
+) -> Rows | None:
+    """The rows of a guide with a row a datum; None for a guide that ignores positions.
 
     Args:
         guide: the guide.
         parameters: its parameters, and perhaps others.
         x: a batch ``(B, *event)``.
         index: its positions.
+        size: number of data that have a position.
     """
-    if index is None or len(index) < 2:
-        return False
-    trained = [p for p in parameters if p.requires_grad]
-    first, second = (_gradients(guide, trained, x[:1], index[i : i + 1]) for i in (0, 1))
-    pairs = [(a, b) for a, b in zip(first, second, strict=True) if a is not None and b is not None]
-    return any(not torch.equal(a.to_dense(), b.to_dense()) for a, b in pairs)
+    if index is None or size < 2:
+        return None
+    parameters, here = list(parameters), index[:1]
+    elsewhere = torch.where(here > 0, here - 1, here + 1)
+    found = zip(
+        _gradients(guide, parameters, x[:1], here),
+        _gradients(guide, parameters, x[:1], elsewhere),
+        strict=True,
+    )
+    differing = [
+        (one.to_dense(), other.to_dense())
+        for one, other in found
+        if one is not None and not torch.allclose(one.to_dense(), other.to_dense(), rtol=1e-3)
+    ]
+    counts = [_count(*both, here.item(), elsewhere.item()) for both in differing]
+    known = [count for count in counts if count is not None]
+    return Rows(known[0] if known else None) if differing else None
+
+
+def _count(one: Tensor, other: Tensor, here: int, elsewhere: int) -> int | None:
+    """Length of the axis along which two gradients sit at two positions."""
+    for axis, length in enumerate(one.shape):
+        ends = [gradient.nonzero()[:, axis].unique().tolist() for gradient in (one, other)]
+        if ends == [[here], [elsewhere]]:
+            return length
+    return None
 
 
 def refuse_unseen(
-    guide: Program, parameters: Sequence[Tensor], x: Tensor, index: Tensor | None, argument: str
+    guide: Program,
+    parameters: Sequence[Tensor],
+    x: Tensor,
+    index: Tensor | None,
+    size: int,
+    argument: str,
 ) -> None:
-    """Refuses unseen data for a guide that has nothing to say about them.
+    """Refuses unseen data for a guide that has a row for each training datum.
 
     Args:
         guide: the guide.
         parameters: its parameters, and perhaps others.
         x: a batch of training data ``(B, *event)``.
         index: its positions.
+        size: number of training data.
         argument: what the unseen data were given as.
 
     Raises:
         ValueError: if the guide reads the index.
     """
-    if reads_index(guide, parameters, x, index):
+    if rows_of(guide, parameters, x, index, size) is not None:
         raise ValueError(
             f"`{argument}` needs a guide that serves unseen data; got one that looks "
             f"up a row for each datum by `index`. Leave `{argument}` out, or use Amortized(...)."
+        )
+
+
+def refuse_positions(
+    guide: Program, parameters: Sequence[Tensor], x: Tensor, index: Tensor | None, source: Any
+) -> None:
+    """Refuses data whose positions a guide with a row a datum cannot know.
+
+    Args:
+        guide: the guide.
+        parameters: its parameters, and perhaps others.
+        x: a batch ``(B, *event)``.
+        index: its positions.
+        source: the loader that it comes from.
+
+    Raises:
+        ValueError: if the guide has rows for more data than these, and the data come without
+            positions of their own.
+    """
+    rows = rows_of(guide, parameters, x, index, max(source.size, 2))
+    whole = rows is None or rows.count in (None, source.size)
+    if not whole and not getattr(source, "positioned", False):
+        raise ValueError(
+            f"The guide has a row for each of {rows.count} data; got {source.size} data without "
+            "their positions. Pass all of them, or a part as (x, index) with its positions."
         )

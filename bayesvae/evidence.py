@@ -10,7 +10,7 @@ error follows from the effective sample size ESS = (sum_k e^{w_k})^2 / sum_k e^{
 method: sqrt((K / ESS - 1) / (K - 1)).  Where the ESS is a handful, that error is itself wrong.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from math import inf
 from typing import Any, NamedTuple
@@ -25,7 +25,8 @@ from tqdm import tqdm
 from bayesvae import programs, trace
 from bayesvae.check import check_pair
 from bayesvae.data import sequential
-from bayesvae.pair import Pair, evaluation_mode
+from bayesvae.dependence import refuse_positions
+from bayesvae.pair import Pair, evaluation_mode, on_device_of, require_pair
 
 MEMORY = 2**28
 """Default memory budget of an evaluation, bytes."""
@@ -63,6 +64,41 @@ def mean_and_error(values: Tensor) -> tuple[float, float]:
     values = values.double()
     error = values.std() / len(values) ** 0.5 if len(values) > 1 else torch.tensor(torch.nan)
     return values.mean().item(), error.item()
+
+
+def require_particles(**named: int) -> None:
+    """Refuses numbers of draws below one."""
+    for name, number in named.items():
+        if number < 1:
+            raise ValueError(f"An estimate needs {name} >= 1; got {number}.")
+
+
+def first_batch(pair: Pair, data: Any) -> tuple[Tensor, Tensor]:
+    """A few data, on the pair's device, after a look at whether the pair can be evaluated on them.
+
+    Raises:
+        ValueError: if the pair is not sound, or if its guide has rows for other data.
+    """
+    source = sequential(data, 16)
+    x, index = on_device_of(pair, *next(iter(source)))
+    check_pair(pair, (x, index), None)
+    refuse_positions(pair.guide, list(pair.parameters()), x, index, source)
+    return x, index
+
+
+def on_device(pair: Pair, source: Iterable) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches on the pair's device.
+
+    Raises:
+        ValueError: at the first datum that is not finite.
+    """
+    for x, index in source:
+        if not torch.isfinite(x).all():
+            bad = index[~torch.isfinite(x).flatten(1).all(1)][0].item()
+            raise ValueError(
+                f"Data must be finite; the datum at position {bad} is not. Remove it."
+            )
+        yield on_device_of(pair, x, index)
 
 
 @contextmanager
@@ -166,7 +202,7 @@ class Weights(NamedTuple):
         mean = self.total / k
         variance = (self.square / k - mean**2).clamp_min(0) * k / max(k - 1, 1)
         stderr = (variance / k).sqrt() if k > 1 else torch.full_like(mean, torch.nan)
-        return Estimate(mean, stderr, "lower", None, given)
+        return Estimate(mean.cpu(), stderr.cpu(), "lower", None, given)
 
     def log_evidence(self, given: str = "") -> Estimate:
         """The log of the mean weight."""
@@ -175,7 +211,7 @@ class Weights(NamedTuple):
         stderr = ((k / size - 1).clamp_min(0) / max(k - 1, 1)).sqrt()
         stderr = stderr if k > 1 else torch.full_like(stderr, torch.nan)
         value = self.log_sum - torch.tensor(float(k)).log().to(self.log_sum)
-        return Estimate(value, stderr, "lower", size, given)
+        return Estimate(value.cpu(), stderr.cpu(), "lower", size.cpu(), given)
 
 
 def weights(log_weight: Callable[[int], Tensor], particles: int, at_once: int) -> Weights:
@@ -222,6 +258,12 @@ def conditioned(
         for name, site in guide.items()
         if site.data_plate is None and not site.observed
     }
+    for name, value in values.items():
+        if not torch.isfinite(value).all():
+            raise ValueError(
+                f"Shared latents are fixed at their guide's mean, which '{name}' has not "
+                f"({type(guide[name].base).__name__}). Use log_evidence(..., draw_shared=True)."
+            )
     if not values:
         return pair.model, pair.guide, ""
     kind = "a draw" if draw else "the mean"
@@ -239,18 +281,17 @@ def _estimate(
     finish: Callable[[Weights, str], Estimate],
     name: str,
 ) -> Estimate:
-    if particles < 1:
-        raise ValueError(f"An estimate needs particles >= 1; got {particles}.")
+    require_pair(pair)
+    require_particles(particles=particles)
     with evaluating(pair):
-        x, index = next(iter(sequential(data, 16)))
-        check_pair(pair, (x, index), None)
+        x, index = first_batch(pair, data)
         model, guide, given = conditioned(pair, x, index, draw_shared)
         per_draw = bytes_per_draw(lambda: trace.log_terms(model, guide, x, index), len(x))
         size = chunks(memory, per_draw, particles)
         source = sequential(data, size.rows)
         parts = []
         with tqdm(total=source.size, disable=not progress, unit="datum", desc=name) as bar:
-            for x, index in source:
+            for x, index in on_device(pair, source):
 
                 def log_weight(k: int, batch: tuple = (x, index)) -> Tensor:
                     return trace.log_terms(model, guide, *batch, particles=k).local.log_weight

@@ -15,6 +15,7 @@ large.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import lru_cache
 
 import pyro.distributions as dist
 import torch
@@ -114,6 +115,16 @@ class Normal(Family):
         )
 
 
+@lru_cache
+def _places(dim: int, device: torch.device) -> Tensor:
+    """Where in (entries of A, 0, 1) each entry of I + A is found, ``(d, d)``."""
+    below = dim * (dim - 1) // 2
+    places = torch.full((dim, dim), below, device=device)
+    at = torch.tril_indices(dim, dim, -1, device=device)
+    places[at[0], at[1]] = torch.arange(below, device=device)
+    return places.fill_diagonal_(below + 1)
+
+
 @dataclass(frozen=True)
 class MultivariateNormal(Family):
     """Normal with full covariance, by its Cholesky factor L = diag(s) (I + A), A strictly lower.
@@ -141,16 +152,8 @@ class MultivariateNormal(Family):
         loc, raw, below = rows.split([self.dim, self.dim, self.size - 2 * self.dim], -1)
         zero_one = torch.tensor([0.0, 1.0]).to(rows).expand(*rows.shape[:-1], 2)
         entries = torch.cat([below, zero_one], -1)
-        unit = entries[..., self._places(rows.device)]
+        unit = entries[..., _places(self.dim, rows.device)]
         return dist.MultivariateNormal(loc, scale_tril=positive(raw).unsqueeze(-1) * unit)
-
-    def _places(self, device: torch.device) -> Tensor:
-        """Where in (entries of A, 0, 1) each entry of I + A is found, ``(d, d)``."""
-        below = self.size - 2 * self.dim
-        places = torch.full((self.dim, self.dim), below, device=device)
-        at = torch.tril_indices(self.dim, self.dim, -1, device=device)
-        places[at[0], at[1]] = torch.arange(below, device=device)
-        return places.fill_diagonal_(below + 1)
 
     def rows(self, distribution: Distribution) -> Tensor:
         """Rows with the mean and covariance of a distribution over ``(d,)``.

@@ -18,18 +18,19 @@ from typing import Any, NamedTuple
 import pyro
 import torch
 from pyro.infer import ELBO, Trace_ELBO
+from pyro.optim import PyroOptim
 from torch import Tensor, nn
-from torch.optim import Adam, Optimizer
+from torch.optim import LBFGS, Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from tqdm import tqdm
 
-from bayesvae import checkpoint, programs
+from bayesvae import checkpoint, programs, trace
 from bayesvae.check import check_pair, non_finite
 from bayesvae.data import loader, sequential
 from bayesvae.dependence import guide_parameters, refuse_unseen
 from bayesvae.objectives import Objective, elbo, per_datum
 from bayesvae.optimizers import RowAdam
-from bayesvae.pair import Pair
+from bayesvae.pair import Pair, evaluation_mode, on_device_of, require_pair
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 
@@ -106,7 +107,8 @@ def fit(
         steps: if given, stop after so many optimisation steps instead.
         batch_size: B, for tensors and data sets.
         optimizer: makes a torch optimiser from parameters.
-        row_optimizer: makes the one for parameters with a row a datum (`guides.PerDatapoint`).
+        row_optimizer: makes the one for parameters with a row a datum (`guides.PerDatapoint`); has
+            a step size of its own.
         scheduler: makes a schedule from the optimiser, stepped at every step.
         kl_weight: weight of the latents' terms, a number or a function of the step (from 0), such
             as `objectives.linear_warmup`.
@@ -131,21 +133,23 @@ def fit(
         >>> len(history.epochs)
         2
     """
+    require_pair(pair)
     batches = loader(data, batch_size, shuffle=True)
     limit = epochs * len(batches) if steps is None else steps
-    _check_arguments(limit, inner_steps, optimizer)
+    _check_arguments(limit, inner_steps, optimizer, clip_norm, kl_weight)
     objective = Trace_ELBO() if objective is None else objective
     weight_at = kl_weight if callable(kl_weight) else lambda _: float(kl_weight)
 
     pair.train()
     with _sparse_rows(pair) as tables, pyro.validation_enabled(False):
         with torch.random.fork_rng():
-            x, index = _to_device(pair, next(iter(batches)))
+            x, index = on_device_of(pair, *next(iter(batches)))
         check_pair(pair, (x, index), objective)
-        bound = per_datum(objective, batches.size)
         model, guide = (programs.sized(p, batches.size) for p in (pair.model, pair.guide))
+        bound = per_datum(objective, trace.data_size(model, guide, x, index))
         if validation is not None:
-            refuse_unseen(pair.guide, list(pair.parameters()), x, index, "validation")
+            parameters = list(pair.parameters())
+            refuse_unseen(pair.guide, parameters, x, index, batches.size, "validation")
         turns = _turns(pair, x, index, inner_steps)
         trained = [p for p in pair.parameters() if p.requires_grad]
         optimizers = _optimizers(trained, tables, optimizer, row_optimizer)
@@ -154,7 +158,7 @@ def fit(
 
         bar = tqdm(total=limit, unit="step", disable=not progress, desc="fit")
         for step, (x, index) in enumerate(_cycle(batches, limit)):
-            x, index = _to_device(pair, (x, index))
+            x, index = on_device_of(pair, x, index)
             weight = weight_at(step)
             weighted = [programs.kl_weighted(p, weight) for p in (model, guide)]
             for parameters in turns:
@@ -170,7 +174,7 @@ def fit(
                     each.zero_grad()
             for schedule in schedules:
                 schedule.step()
-            record.step(-value, weight)
+            record.step(-value, weight, len(x))
             bar.update()
             if (step + 1) % len(batches) == 0 or step + 1 == limit:
                 bar.set_postfix_str(record.epoch())
@@ -178,25 +182,24 @@ def fit(
     return record.history()
 
 
-def _check_arguments(limit: int, inner_steps: int, optimizer: Any) -> None:
-    if limit < 1 or inner_steps < 0:
+def _check_arguments(
+    limit: int, inner_steps: int, optimizer: Any, clip_norm: float | None, kl_weight: Any
+) -> None:
+    if not isinstance(limit, int) or limit < 1 or inner_steps < 0:
         raise ValueError(
             f"fit needs at least one step and inner_steps >= 0; got {limit} steps and "
             f"inner_steps={inner_steps}. Raise epochs or steps."
         )
-    if isinstance(optimizer, Optimizer) or not callable(optimizer):
+    if clip_norm is not None and not clip_norm > 0:
+        raise ValueError(f"clip_norm must be positive; got {clip_norm}. Use None for no bound.")
+    if not callable(kl_weight) and kl_weight < 0:
+        raise ValueError(f"kl_weight must be at least 0; got {kl_weight}. 1 gives the ELBO.")
+    if isinstance(optimizer, (Optimizer, PyroOptim)) or not callable(optimizer):
         raise TypeError(
             "fit needs a function from parameters to an optimiser, because some parameters are "
             f"only known after the first batch; got {type(optimizer).__name__}. Pass for example "
             "functools.partial(torch.optim.Adam, lr=1e-3)."
         )
-
-
-def _to_device(pair: Pair, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    first = next(pair.parameters(), None)
-    if first is None:
-        return batch
-    return tuple(part.to(first.device, non_blocking=True) for part in batch)
 
 
 def _cycle(batches: Iterable, limit: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -235,7 +238,14 @@ def _optimizers(
     dense = [p for p in trained if id(p) not in in_tables]
     rows = [p for p in trained if id(p) in in_tables]
     makers = ((optimizer, dense), (row_optimizer, rows))
-    return [make(parameters) for make, parameters in makers if parameters]
+    made = [make(parameters) for make, parameters in makers if parameters]
+    for each in made:
+        if not isinstance(each, Optimizer) or isinstance(each, LBFGS):
+            raise TypeError(
+                "fit needs a function that makes a torch optimiser with steps from gradients "
+                f"alone; got {type(each).__name__}. Use for example torch.optim.Adam."
+            )
+    return made
 
 
 def _turns(pair: Pair, x: Tensor, index: Tensor, inner_steps: int) -> list[list[nn.Parameter]]:
@@ -273,18 +283,20 @@ class _Record:
             self.unseen = sequential(validation, batch_size)
         self.start, self.steps = time.perf_counter(), 0
         self.values: list[float] = []
+        self.data = 0
         self.epochs: list[Epoch] = []
         self.best: Epoch | None = None
         self.best_state: dict[str, Tensor] = {}
 
-    def step(self, objective: float, kl_weight: float) -> None:
-        self.values.append(objective)
+    def step(self, objective: float, kl_weight: float, data: int) -> None:
+        self.values.append(objective * data)
+        self.data += data
         self.steps, self.kl_weight = self.steps + 1, float(kl_weight)
 
     def epoch(self) -> str:
         """Closes an epoch; returns it in words for the progress bar."""
-        mean = math.fsum(self.values) / len(self.values)
-        self.values.clear()
+        mean = math.fsum(self.values) / self.data
+        self.values, self.data = [], 0
         seconds = time.perf_counter() - self.start
         row = Epoch(
             len(self.epochs) + 1, self.steps, mean, self._validate(), self.kl_weight, seconds
@@ -314,15 +326,13 @@ class _Record:
         """The ELBO per datum on unseen data, the training stream of random numbers untouched."""
         if self.unseen is None:
             return math.nan
-        self.pair.eval()
         model, guide = (programs.sized(p, self.size) for p in (self.pair.model, self.pair.guide))
         total = seen = 0
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(), evaluation_mode(self.pair):
             for x, index in self.unseen:
-                x, index = _to_device(self.pair, (x, index))
+                x, index = on_device_of(self.pair, x, index)
                 total += elbo(model, guide, x, index).item() * len(x)
                 seen += len(x)
-        self.pair.train()
         return total / seen
 
     def _write(self, row: Epoch) -> None:

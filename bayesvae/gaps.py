@@ -30,6 +30,7 @@ from tqdm import tqdm
 from bayesvae import trace
 from bayesvae.ascent import (
     DEFAULT_ASCENT,
+    LOOK,
     Ascent,
     LogDensity,
     Optimum,
@@ -37,7 +38,6 @@ from bayesvae.ascent import (
     better_start,
     draw_log_weight,
 )
-from bayesvae.check import check_pair
 from bayesvae.data import sequential
 from bayesvae.dependence import guide_parameters, refuse_unseen
 from bayesvae.evidence import (
@@ -47,10 +47,13 @@ from bayesvae.evidence import (
     concatenate,
     conditioned,
     evaluating,
+    first_batch,
+    on_device,
+    require_particles,
     weights,
 )
 from bayesvae.families import Family, MultivariateNormal, Normal
-from bayesvae.pair import Pair
+from bayesvae.pair import Pair, require_pair
 from bayesvae.programs import Program
 from bayesvae.report import Comparison, Price, Split
 
@@ -80,6 +83,7 @@ class _Guide(NamedTuple):
     """The guide's posterior of one batch, where it is one distribution over one latent vector."""
 
     site: str
+    shape: torch.Size
     q: Distribution
     loc: Tensor
     scale: Tensor
@@ -116,6 +120,8 @@ def _one_latent(guide: Program, x: Tensor, index: Tensor | None) -> _Guide | Non
         return None
     fn = local[0].distribution
     real = torch.distributions.constraints.real
+    if isinstance(fn, torch.distributions.Normal) and len(local[0].plates) == 1:
+        fn = dist.Normal(fn.loc.unsqueeze(-1), fn.scale.unsqueeze(-1)).to_event(1)
     try:
         support = fn.support
         loc, scale = fn.mean, fn.stddev
@@ -123,9 +129,10 @@ def _one_latent(guide: Program, x: Tensor, index: Tensor | None) -> _Guide | Non
         return None
     while hasattr(support, "base_constraint"):
         support = support.base_constraint
-    if support is not real or len(fn.event_shape) != 1 or not fn.has_rsample:
+    one_vector = len(fn.event_shape) == 1 and len(local[0].plates) == 1
+    if support is not real or not one_vector or not fn.has_rsample:
         return None
-    return _Guide(local[0].name, fn, loc, scale, local[0].mask)
+    return _Guide(local[0].name, local[0].value[0].shape, fn, loc, scale, local[0].mask)
 
 
 class _Batch(NamedTuple):
@@ -169,7 +176,8 @@ def _compare_batch(
         return _Batch(amortized, proposal.log_evidence(), {}, {}, None)
 
     def log_joint(u: Tensor) -> Tensor:
-        values = {latent.site: latent.loc + latent.scale * u}
+        z = latent.loc + latent.scale * u
+        values = {latent.site: z.reshape(*z.shape[:-1], *latent.shape)}
         density = trace.log_joint(model, values, x, index, particles=len(u))
         return density + latent.log_volume
 
@@ -226,11 +234,13 @@ def compare(
         pair: the pair, trained.
         data: the training data, or a part: a tensor ``(N, *event)``, a ``Dataset`` or a loader.
         unseen: data that the pair was not trained on.
-        families: makers of families from the number of latents, each next one wider.
+        families: makers of families from the number of latents, each next one wider; fitted in
+            the guide's standardised coordinates, which is the same thing for families that are
+            closed under a scaling of each latent.
         particles: draws for each bound, fresh ones.
         evidence_particles: draws for log p(x), from a mixture of the guide and all optima.
         ascent: how the per-datapoint optimum is sought.
-        batch_size: data optimised at once.
+        batch_size: data optimised at once, fewer if memory asks for it.
         memory: budget, bytes.
         progress: whether to show a bar.
 
@@ -247,28 +257,54 @@ def compare(
         >>> comparison.splits["train"].own
         'MultivariateNormal'
     """
+    require_pair(pair)
+    require_particles(particles=particles, evidence_particles=evidence_particles)
+    families = _checked(families)
     sources = {"train": data} if unseen is None else {"train": data, "unseen": unseen}
-    sources = {name: sequential(source, batch_size) for name, source in sources.items()}
     with evaluating(pair):
-        x, index = next(iter(sequential(data, 16)))
-        check_pair(pair, (x, index), None)
+        x, index = first_batch(pair, data)
         if unseen is not None:
-            refuse_unseen(pair.guide, list(pair.parameters()), x, index, "unseen")
+            parameters, size = list(pair.parameters()), sequential(data).size
+            refuse_unseen(pair.guide, parameters, x, index, size, "unseen")
+            first_batch(pair, unseen)
         model, guide, given = conditioned(pair, x, index)
         per_draw = bytes_per_draw(lambda: trace.log_terms(model, guide, x, index), len(x))
+        at_once = max(1, min(batch_size, memory // (per_draw * max(ascent.particles, LOOK))))
+        sources = {name: sequential(source, at_once) for name, source in sources.items()}
         settings = _Settings(families, particles, evidence_particles, ascent, memory, per_draw)
         splits, optima = {}, []
         total = sum(source.size for source in sources.values())
         with tqdm(total=total, unit="datum", disable=not progress, desc="compare") as bar:
             for name, source in sources.items():
                 batches = []
-                for x, index in source:
+                for x, index in on_device(pair, source):
                     batches.append(_compare_batch((model, guide), x, index, settings))
                     bar.update(len(x))
                 splits[name] = _split(batches, given)
                 optima += [batch.optima for batch in batches]
+        x, index = next(on_device(pair, sources["train"]))
         prices = (_guide_price(pair, x, index), *_optimum_prices(optima))
     return Comparison(splits, prices, given)
+
+
+def _checked(families: Any) -> tuple[Callable[[int], Family], ...]:
+    """The makers of families, tried on one latent.
+
+    Raises:
+        TypeError: if they are not a sequence of functions from a number to a family.
+        ValueError: if two make families of one name.
+    """
+    rule = "families takes a sequence of makers, from a number of latents to a family"
+    try:
+        makers = tuple(families)
+        names = [type(make(1)).__name__ for make in makers if make(1).size]
+    except (TypeError, AttributeError) as error:
+        raise TypeError(
+            f"{rule}; got {families!r}. Use (families.Normal, families.MultivariateNormal)."
+        ) from error
+    if len(set(names)) < len(names):
+        raise ValueError(f"{rule}, each of a class of its own; got {names}.")
+    return makers
 
 
 def _split(batches: list[_Batch], given: str) -> Split:

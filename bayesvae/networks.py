@@ -93,7 +93,8 @@ class MLP(nn.Module):
         """Maps ``(*, *inputs)`` to ``(*, *outputs)``."""
         _check_event(x, self.inputs, "MLP")
         leading = x.shape[: x.dim() - len(self.inputs)]
-        return self.layers(x.reshape(*leading, -1)).reshape(*leading, *self.outputs)
+        flat = x.reshape(*leading, prod(self.inputs))
+        return self.layers(flat).reshape(*leading, *self.outputs)
 
 
 def _halved(image: tuple[int, ...], times: int) -> list[tuple[int, int]]:

@@ -70,11 +70,11 @@ def per_datum(objective: Objective | ELBO, size: int) -> Objective:
         TypeError: for anything else, and for ELBO objects without ``differentiable_loss``.
     """
     if not isinstance(objective, ELBO):
-        if callable(objective):
+        if callable(objective) and not isinstance(objective, type):
             return objective
         raise TypeError(
             "An objective is a function (model, guide, *batch) -> Tensor () or a Pyro ELBO; "
-            f"got {type(objective).__name__}."
+            f"got {getattr(objective, '__name__', type(objective).__name__)}."
         )
     if not hasattr(objective, "differentiable_loss"):
         raise TypeError(

@@ -13,7 +13,7 @@ asked for plain ``pyro.param`` statements only, which Pyro means to be one param
 
 import inspect
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
@@ -23,7 +23,7 @@ import pyro
 import torch
 from pyro.nn import PyroModule
 from pyro.params.param_store import _MODULE_NAMESPACE_DIVIDER
-from pyro.poutine.messenger import Messenger
+from pyro.poutine.messenger import Messenger, unwrap
 from pyro.poutine.runtime import _PYRO_STACK
 from pyro.poutine.trace_messenger import TraceMessenger
 from torch import Tensor, nn
@@ -35,10 +35,17 @@ _number = count()
 _names: weakref.WeakKeyDictionary["Pair", str] = weakref.WeakKeyDictionary()
 
 
-def _takes_index(program: Program) -> bool:
+def _takes_index(program: Program) -> bool | None:
+    """Whether a program takes ``index``; None if it hands on whatever it is given."""
+    program = unwrap(program)
     call = program.forward if isinstance(program, nn.Module) else program
-    kinds = inspect.signature(call).parameters
-    return "index" in kinds or any(kind.kind is kind.VAR_KEYWORD for kind in kinds.values())
+    parameters = inspect.signature(call).parameters
+    kinds = {parameter.kind for parameter in parameters.values()}
+    if "index" in parameters:
+        return True
+    if inspect.Parameter.VAR_POSITIONAL in kinds:
+        return None
+    return inspect.Parameter.VAR_KEYWORD in kinds
 
 
 def _filled(cells: tuple) -> Iterator[Any]:
@@ -57,17 +64,28 @@ def _modules_behind(program: Any, seen: set[int]) -> Iterator[nn.Module]:
     if isinstance(program, nn.Module):
         yield program
         return
-    if isinstance(program, partial):
-        behind = (program.func, *program.args, *program.keywords.values())
-    elif inspect.ismethod(program):
-        owner = program.__self__
-        behind = (owner, *(() if isinstance(owner, nn.Module) else vars(owner).values()))
-    elif inspect.isfunction(program):
-        behind = (*_filled(program.__closure__ or ()), *vars(program).values())
-    else:
-        return
-    for part in behind:
+    for part in _parts(program):
         yield from _modules_behind(part, seen)
+
+
+def _parts(program: Any) -> Iterable[Any]:
+    """What a program, or something that one holds, is made of."""
+    if isinstance(program, dict):
+        return program.values()
+    if isinstance(program, (list, tuple, set)):
+        return program
+    if isinstance(program, partial):
+        return (program.func, *program.args, *program.keywords.values())
+    if inspect.ismethod(program):
+        return (program.__self__, program.__func__)
+    if inspect.isfunction(program):
+        named = (program.__globals__.get(name) for name in program.__code__.co_names)
+        modules = (value for value in named if isinstance(value, nn.Module))
+        return (*_filled(program.__closure__ or ()), *vars(program).values(), *modules)
+    if inspect.isclass(program) or inspect.ismodule(program) or isinstance(program, Tensor):
+        return ()
+    call = type(program).__call__ if callable(program) else None
+    return (*getattr(program, "__dict__", {}).values(), call)
 
 
 def _is_watched() -> bool:
@@ -165,7 +183,9 @@ class Pair(nn.Module):
                 if all(module is not known for known in self.children()):
                     self.add_module(f"{role}_part_{len(self._modules)}", module)
         self._programs = {"model": model, "guide": guide}
-        self._takes_index = {role: _takes_index(p) for role, p in self._programs.items()}
+        takes = {role: _takes_index(program) for role, program in self._programs.items()}
+        handed_on = any(takes.values())
+        self._takes_index = {r: handed_on if t is None else t for r, t in takes.items()}
         self._pyro_modules = [m for m in self.modules() if isinstance(m, PyroModule)]
         self._statements = nn.ParameterDict()
         self._keys: dict[str, str] = {}
@@ -190,11 +210,13 @@ class Pair(nn.Module):
             x: a batch ``(B, *event)``.
             index: its positions ``(B,)``, for programs that need them.
         """
-        own = self._own()
         quietly = pyro.validation_enabled(False)
         with torch.no_grad(), torch.random.fork_rng(), quietly, evaluation_mode(self):
-            self._run("guide", own, x, index)
-            self._run("model", own, x, index)
+            for _ in range(2):  # automatic guides make their parameters in the first run
+                own = self._own()
+                self._run("guide", own, x, index)
+                self._run("model", own, x, index)
+                self._pyro_modules = [m for m in self.modules() if isinstance(m, PyroModule)]
         for name, unconstrained in own.seen:
             if all(unconstrained is not known for known in self.parameters()):
                 self._take_in(name, unconstrained)
@@ -245,3 +267,24 @@ def evaluation_mode(pair: Pair) -> Iterator[None]:
     finally:
         for module, mode in modes.items():
             module.training = mode
+
+
+def require_pair(pair: Any) -> None:
+    """Refuses anything but a pair.
+
+    Raises:
+        TypeError: with what was given instead.
+    """
+    if not isinstance(pair, Pair):
+        raise TypeError(
+            f"A Pair is needed; got {type(pair).__name__}. Pass Pair(model, guide), or what "
+            "pairs.vae(...) returns."
+        )
+
+
+def on_device_of(pair: Pair, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+    """The tensors where the pair's parameters are."""
+    first = next(pair.parameters(), None)
+    if first is None:
+        return tensors
+    return tuple(None if t is None else t.to(first.device, non_blocking=True) for t in tensors)

@@ -226,6 +226,13 @@ def draws(program: Program, *batch: Any) -> dict[str, Site]:
     return _sites(poutine.trace(program).get_trace(*batch))
 
 
+def data_size(model: Program, guide: Program, *batch: Any) -> int:
+    """N, the size of the data set that a batch stands for according to the data plate."""
+    with torch.no_grad(), torch.random.fork_rng():
+        frame = run(model, guide, *batch).data_plate
+    return frame.size if frame.full_size in (None, -1) else frame.full_size
+
+
 def _silent(*_: Any, **__: Any) -> None:
     """A guide without sites."""
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import sys
 
 import pytest
 import torch
@@ -150,8 +151,8 @@ MISTAKES = {
     "device": (["fit", "--device", "abacus"], "abacus"),
     "layers": (["fit", "--latent", "3", "2", "--guide", "PerDatapoint"], "--guide Amortized"),
     "Vamp without encoder": (
-        ["fit", "--guide", "PerDatapoint", "--prior", "Vamp", "--prior.components", "9999"],
-        "components",
+        ["fit", "--guide", "PerDatapoint", "--prior", "Vamp", "--prior.components", "9"],
+        "--prior Vamp needs an encoder",
     ),
     "shape": (["fit", "--decoder", "ConvEncoder"], "shape"),
     "no run": (["compare", "nowhere"], "none in nowhere"),
@@ -196,6 +197,48 @@ def test_a_damaged_checkpoint_is_named(run, tmp_path, capsys):
         copy.write_bytes(content[:100] if path.name == "best.pt" else content)
     assert main(["compare", str(tmp_path), *QUICK]) == 2
     assert "best.pt is not a readable checkpoint" in capsys.readouterr().err
+
+
+def copied(run, folder):
+    for path, content in contents(run).items():
+        copy = folder / path.relative_to(run)
+        copy.parent.mkdir(exist_ok=True)
+        copy.write_bytes(content)
+    return folder
+
+
+def test_a_checkpoint_of_another_pair_is_named(run, tmp_path, capsys):
+    config = copied(run, tmp_path) / "config.yaml"
+    config.write_text(config.read_text().replace("latent:\n- 3", "latent:\n- 5"))
+    assert main(["compare", str(tmp_path), *QUICK]) == 2
+    assert "another pair than its config.yaml" in capsys.readouterr().err
+
+
+def test_classes_from_elsewhere_are_imported_only_on_trust(run, tmp_path, monkeypatch, capsys):
+    (tmp_path / "strange.py").write_text("from bayesvae.priors import StandardNormal as Prior")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    config = copied(run, tmp_path) / "config.yaml"
+    text = config.read_text().replace("bayesvae.priors.StandardNormal", "strange.Prior")
+    config.write_text(text)
+    assert main(["compare", str(tmp_path), *QUICK]) == 2
+    assert "names strange.Prior" in capsys.readouterr().err
+    assert "strange" not in sys.modules
+    assert main(["compare", str(tmp_path), *QUICK, "--trust", "true"]) == 0
+
+
+def test_a_damaged_summary_is_named_before_any_work(run, tmp_path, capsys):
+    (copied(run, tmp_path) / "summary.json").write_text("{")
+    assert main(["compare", str(tmp_path), *QUICK]) == 2
+    assert "summary.json is not readable JSON" in capsys.readouterr().err
+
+
+def test_an_interruption_is_told_and_ends_with_130(run, monkeypatch, capsys):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules["bayesvae.cli.main"], "compare", interrupted)
+    assert main(["compare", str(run), *QUICK]) == 130
+    assert "interrupted" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["fit", "--help"], ["compare", "--help"]])

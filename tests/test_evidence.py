@@ -6,6 +6,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from catalog import CATALOG, FEATURES, SIZE
 from pyro import poutine
 from rulers import diagonal_optimum, drawn, guided, kl_to_posterior, rotated, shifted
 from torch import nn
@@ -257,7 +258,8 @@ def test_an_evaluation_of_any_pair_is_finite_and_leaves_it_bit_for_bit_as_it_was
     pair.find_parameters(case.x, case.index)
     next(pair.children()).eval()
     before = contents(pair)
-    result = estimate(pair, case.x, particles=3)
+    source = case.x if case.index is None else (case.x, case.index)
+    result = estimate(pair, source, particles=3)
     assert_same(before, contents(pair))
     assert torch.isfinite(result.value).all()
     assert result.value.shape == result.stderr.shape == (len(case.x),)
@@ -374,6 +376,15 @@ def test_a_point_mass_has_no_weights_and_is_refused(estimate, point_mass):
     pair = guided(model, lambda x: point_mass(model.posterior(x).mean))
     with pytest.raises(ValueError, match="guide of 'z' is a point mass"):
         estimate(pair, drawn(model, 4))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_row_a_datum_is_found_among_other_parameters_whatever_their_rounding(seed):
+    torch.manual_seed(seed)
+    case = CATALOG["by hand, subsampling plate"]()
+    with pytest.raises(ValueError, match="a row for each of 10 data; got 6"):
+        log_evidence(case.pair, case.x, particles=2)
+    assert log_evidence(case.pair, torch.randn(SIZE, FEATURES), particles=2).value.shape == (SIZE,)
 
 
 def test_a_scaled_model_has_no_log_p_of_x_and_is_refused():

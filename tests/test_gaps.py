@@ -343,7 +343,7 @@ def test_a_pair_from_the_tutorial_is_compared_unchanged():
     split = quiet(Pair(tutorial.model, tutorial.guide), x, **draws).splits["train"]
     assert split.own == "Normal"
     missed = model.log_evidence(x) - split.bounds["MultivariateNormal"].value
-    assert missed.mean().abs() < 5e-3
+    assert missed.mean().abs() < 1e-2
     assert split.approximation_gap.mean().item() == pytest.approx(
         model.diagonal_gap().item(), abs=0.03
     )
@@ -418,7 +418,8 @@ def test_any_pair_is_compared_and_left_bit_for_bit_as_it_was(case, tmp_path):
     pair.find_parameters(case.x, case.index)
     next(pair.children()).eval()
     before = contents(pair)
-    result = quiet(pair, case.x, particles=3, evidence_particles=5, ascent=SHORT)
+    source = case.x if case.index is None else (case.x, case.index)
+    result = quiet(pair, source, particles=3, evidence_particles=5, ascent=SHORT)
     assert_same(before, contents(pair))
     split = result.splits["train"]
     for bound in (split.guide, split.log_evidence, *split.bounds.values()):

@@ -40,7 +40,7 @@ MAY_IMPORT = {
         "programs",
         "trace",
     },
-    "evidence": {"check", "data", "pair", "programs", "trace"},
+    "evidence": {"check", "data", "dependence", "pair", "programs", "trace"},
     "ascent": set(),
     "gaps": {
         "ascent",

@@ -6,8 +6,10 @@ is supplied by `bayesvae.cli.build`, so those arguments are not asked for.
 """
 
 import inspect
+import re
 from collections.abc import Sequence
 from types import ModuleType
+from typing import Any
 
 from jsonargparse import ArgumentParser
 from jsonargparse.typing import (
@@ -22,6 +24,7 @@ from bayesvae import families, guides, likelihoods, networks, priors
 
 DATA_SETS = ("digits", "mnist", "fashion-mnist")
 Share = restricted_number_type("Share", float, [(">=", 0), ("<", 1)])
+Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**63)])
 BINARISATIONS = ("none", "static", "dynamic")
 
 SUPPLIED = {
@@ -95,9 +98,18 @@ def _full_name(key: str, name: str) -> str:
     return f"{_HOMES[key].__name__}.{name}"
 
 
+class Parser(ArgumentParser):
+    """A parser whose help does not list every module that happens to be installed."""
+
+    def format_help(self, *args: Any, **named: Any) -> str:
+        """The help, with the package's own parts as the known ones."""
+        text = super().format_help(*args, **named)
+        return re.sub(r",\s+known\s+subclasses:[^)]*\)", ")", text)
+
+
 def fit_parser() -> ArgumentParser:
     """The arguments of ``bayesvae fit``; they are also the contents of a run's ``config.yaml``."""
-    parser = ArgumentParser(
+    parser = Parser(
         exit_on_error=False,
         description="Train a latent-variable model and its guide; write a run folder with "
         "checkpoints, metrics, a summary and pictures.",
@@ -145,7 +157,7 @@ def _pair_arguments(parser: ArgumentParser) -> None:
         "likelihood": (nn.Module, "bayesvae.likelihoods.Bernoulli", "p(x | z)"),
         "family": (families.Family, "bayesvae.families.Normal", "q(z)"),
         "guide": (nn.Module, "bayesvae.guides.Amortized", "where q's parameters come from"),
-        "encoder": (nn.Module, network, "network from x to q's parameters"),
+        "encoder": (nn.Module, network, "network from x to q's parameters; lists as '[200,100]'"),
         "decoder": (nn.Module, network, "network from z to the likelihood's parameters"),
     }
     for key, (base, default, what) in defaults.items():
@@ -168,6 +180,12 @@ def _training_arguments(parser: ArgumentParser) -> None:
     add("--batch-size", type=PositiveInt, default=128, help="data in a step")
     add("--learning-rate", type=PositiveFloat, default=1e-3, help="Adam's step size")
     add(
+        "--row-learning-rate",
+        type=PositiveFloat,
+        default=1e-2,
+        help="step size for the rows of --guide PerDatapoint",
+    )
+    add(
         "--warmup",
         type=NonNegativeInt,
         default=0,
@@ -187,7 +205,7 @@ def _training_arguments(parser: ArgumentParser) -> None:
         default=1000,
         help="data that the final figures are taken on",
     )
-    add("--seed", type=int, default=0, help="of all random numbers")
+    add("--seed", type=Seed, default=0, help="of all random numbers")
     add("--device", type=str, default="cpu", help="where to compute, such as cuda")
     add("--out", type=str, default="runs/latest", help="the run folder")
     add("--overwrite", type=bool, default=False, help="replace a run that is already there")
@@ -196,7 +214,7 @@ def _training_arguments(parser: ArgumentParser) -> None:
 
 def compare_parser() -> ArgumentParser:
     """The arguments of ``bayesvae compare``."""
-    parser = ArgumentParser(
+    parser = Parser(
         exit_on_error=False,
         description="Take log p(x) - ELBO of a run apart: what the family costs and what "
         "amortization costs, on training and unseen data.",
@@ -207,8 +225,14 @@ def compare_parser() -> ArgumentParser:
     add("--limit", type=PositiveInt, default=300, help="data of each split")
     add("--particles", type=PositiveInt, default=200, help="draws for each bound")
     add("--evidence-particles", type=PositiveInt, default=1000, help="draws for log p(x)")
-    add("--seed", type=int, default=0, help="of all random numbers")
+    add("--seed", type=Seed, default=0, help="of all random numbers")
     add("--data-root", type=str | None, help="folder of MNIST, if it is not where it was")
+    add(
+        "--trust",
+        type=bool,
+        default=False,
+        help="import (and so run) classes from outside the package that the config names",
+    )
     add("--device", type=str, default="cpu", help="where to compute, such as cuda")
     add("--quiet", type=bool, default=False, help="no progress bar")
     return parser

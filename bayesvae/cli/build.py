@@ -52,6 +52,11 @@ class Built(NamedTuple):
     amortized: bool
 
 
+def first(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The first ``count`` data with their positions, for guides that look them up."""
+    return x[:count], torch.arange(len(x[:count]))
+
+
 def prepare(config: Namespace) -> Prepared:
     """Reads, splits and binarises the data that a configuration names.
 
@@ -112,6 +117,11 @@ def build(config: Namespace, prepared: Prepared) -> Built:
     families = [_make(config.family, dim=dim) for dim in latent]
     if len(latent) == 1:
         guide = _guide(config, event, families[0], len(prepared.train))
+        if isinstance(guide, guides.PerDatapoint) and "encoder" in _takes(config.prior):
+            raise ValueError(
+                "--prior Vamp needs an encoder; got --guide PerDatapoint. Use --guide Amortized, "
+                "or another prior."
+            )
         prior = _make(config.prior, dim=latent[0], encoder=guide, data=seen)
         model = pairs.LatentLayers(prior, (), likelihood)
         return Built(Pair(model, guide), model, not isinstance(guide, guides.PerDatapoint))
@@ -123,14 +133,17 @@ def _named(class_path: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
+def _takes(part: Namespace) -> set[str]:
+    return set(inspect.signature(_named(part.class_path)).parameters)
+
+
 def _own_arguments(part: Namespace) -> dict[str, Any]:
     return dict(vars(part.get("init_args") or Namespace()))
 
 
 def _make(part: Namespace, **supplied: Any) -> Any:
     """Makes a part from its class path, its own arguments, and those supplied that it takes."""
-    made = _named(part.class_path)
-    takes = inspect.signature(made).parameters
+    made, takes = _named(part.class_path), _takes(part)
     own = _own_arguments(part)
     for key, value in own.items():
         if isinstance(value, Namespace) and "class_path" in value:
@@ -145,7 +158,7 @@ def _guide(config: Namespace, event: tuple, family: Family, size: int) -> Any:
 
 def _decoder(config: Namespace, latent: int, event: tuple, x: Tensor) -> Any:
     kind = config.likelihood.class_path.rpartition(".")[2]
-    outputs = event if kind != "Categorical" else (*event, int(x.max()) + 1)
+    outputs = event if kind != "Categorical" else (*event, config.levels or int(x.max()) + 1)
     bias = networks.data_logits(x) if kind == "Bernoulli" else None
     return _make(config.decoder, inputs=latent, image=event, outputs=outputs, output_bias=bias)
 

@@ -16,10 +16,12 @@ from bayesvae import checkpoint, objectives, plots
 from bayesvae.check import check_pair
 from bayesvae.cli import pictures, runs
 from bayesvae.cli.arguments import compare_parser, fit_parser, with_full_names
-from bayesvae.cli.build import Built, Prepared, build, prepare
+from bayesvae.cli.build import Built, Prepared, build, first, prepare
 from bayesvae.evidence import elbo_per_datum, log_evidence, mean_and_error
 from bayesvae.fit import fit
 from bayesvae.gaps import compare
+from bayesvae.optimizers import RowAdam
+from bayesvae.pair import Pair
 from bayesvae.report import Comparison
 
 USAGE = """usage: bayesvae COMMAND ...
@@ -60,6 +62,9 @@ def main(words: Sequence[str] | None = None) -> int:
         parser = make_parser()
         parser.prog = f"bayesvae {words[0]}"
         command(parser.parse_args(with_full_names(words[1:])))
+    except KeyboardInterrupt:
+        print("bayesvae: interrupted; what was saved so far is in the run folder", file=sys.stderr)
+        return 130
     except MISTAKES as mistake:
         hint = f" See `bayesvae {words[0]} --help`." if isinstance(mistake, ArgumentError) else ""
         print(f"bayesvae: {one_line(mistake)}{hint}", file=sys.stderr)
@@ -92,6 +97,7 @@ def run_fit(config: Namespace) -> None:
         optimizer=partial(Adam, lr=config.learning_rate, fused=True),
         kl_weight=objectives.linear_warmup(config.warmup) if config.warmup else 1.0,
         inner_steps=config.inner_steps,
+        row_optimizer=partial(RowAdam, lr=config.row_learning_rate),
         clip_norm=config.clip_norm,
         validation=prepared.validation if built.amortized else None,
         out=run,
@@ -110,14 +116,14 @@ def run_fit(config: Namespace) -> None:
 
 
 def _evaluate(built: Built, prepared: Prepared, config: Namespace) -> dict[str, Any]:
-    seen, test = prepared.seen[: config.evaluate], prepared.test[: config.evaluate]
+    seen, test = (first(x, config.evaluate) for x in (prepared.seen, prepared.test))
     options = {"progress": not config.quiet}
     figures = _named("train_elbo", elbo_per_datum(built.pair, seen, **options).mean())
     if built.amortized:
         figures |= _named("test_elbo", elbo_per_datum(built.pair, test, **options).mean())
         evidence = log_evidence(built.pair, test, config.particles, **options)
         figures |= _named("test_log_evidence", evidence.mean())
-    return figures | {"evaluated_data": len(test), "evidence_particles": config.particles}
+    return figures | {"evaluated_data": len(test[0]), "evidence_particles": config.particles}
 
 
 def _named(name: str, mean_and_error: tuple[float, float]) -> dict[str, float]:
@@ -150,19 +156,20 @@ def _device(name: str) -> torch.device:
 def run_compare(options: Namespace) -> None:
     """Compares amortized with per-datapoint inference on a run, and adds to its folder."""
     run = Path(options.run)
-    config = runs.read_config(run)
+    config = runs.read_config(run, options.trust)
+    runs.read_summary(run)
     if options.data_root is not None:
         config.data_root = options.data_root
     torch.manual_seed(config.seed)
     prepared = prepare(config)
     built = build(config, prepared)
-    built.pair.load_state_dict(checkpoint.load_state(run / "best.pt"))
+    _load(built.pair, run / "best.pt")
     built.pair.to(_device(options.device))
     torch.manual_seed(options.seed)
     comparison = compare(
         built.pair,
-        prepared.seen[: options.limit],
-        prepared.test[: options.limit] if built.amortized else None,
+        first(prepared.seen, options.limit),
+        first(prepared.test, options.limit) if built.amortized else None,
         particles=options.particles,
         evidence_particles=options.evidence_particles,
         progress=not options.quiet,
@@ -173,6 +180,21 @@ def run_compare(options: Namespace) -> None:
     plots.save(comparison.figure(), run / "figures" / "gaps.png")
     runs.write_summary(run, _gap_figures(comparison))
     print(f"\nAdded gaps.txt, gaps.csv and figures/gaps.png to {run}")
+
+
+def _load(pair: Pair, path: Path) -> None:
+    """Loads a checkpoint into the pair that a configuration describes.
+
+    Raises:
+        ValueError: if they do not belong together.
+    """
+    try:
+        pair.load_state_dict(checkpoint.load_state(path))
+    except RuntimeError as error:
+        raise ValueError(
+            f"{path} holds the state of another pair than its config.yaml describes: "
+            f"{str(error).splitlines()[1].strip()} Put back the config.yaml that it was made with."
+        ) from error
 
 
 def _gap_figures(comparison: Comparison) -> dict[str, float]:

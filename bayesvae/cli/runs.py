@@ -6,10 +6,13 @@
 
 import importlib.metadata
 import json
+import math
 import platform
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jsonargparse import Namespace
 
 from bayesvae import __version__, checkpoint
@@ -46,13 +49,26 @@ def write_config(run: Path, config: Namespace) -> None:
     checkpoint.write_aside(run / "config.yaml", lambda aside: aside.write_text(text))
 
 
-def read_config(run: Path) -> Namespace:
+def _foreign(content: Any) -> Iterator[str]:
+    """Class paths in a configuration that are neither the package's nor torch's."""
+    if isinstance(content, dict):
+        path = content.get("class_path", "bayesvae")
+        if path.split(".")[0] not in ("bayesvae", "torch"):
+            yield path
+        for value in content.values():
+            yield from _foreign(value)
+
+
+def read_config(run: Path, trust: bool = False) -> Namespace:
     """Reads a run's configuration.
+
+    Args:
+        run: the run folder.
+        trust: whether classes outside the package may be imported, which runs their code.
 
     Raises:
         FileNotFoundError: if the folder holds no run.
-        ValueError: if the configuration names classes outside the package: importing them would
-            run their code.
+        ValueError: if the configuration names such classes without being trusted, or is no YAML.
     """
     path = run / "config.yaml"
     if not path.is_file():
@@ -60,13 +76,25 @@ def read_config(run: Path) -> Namespace:
             f"A run is a folder with config.yaml; there is none in {run}. Make one with "
             "`bayesvae fit --out ...`."
         )
+    try:
+        foreign = sorted(set(_foreign(yaml.safe_load(path.read_text()))))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not readable YAML. Repair or remove it.") from error
+    if foreign and not trust:
+        raise ValueError(
+            f"{path} names {', '.join(foreign)}, and importing it runs its code. Add --trust true "
+            "if you trust it."
+        )
     return fit_parser().parse_path(str(path))
 
 
 def read_summary(run: Path) -> dict[str, Any]:
     """Reads ``summary.json``; empty if it is not there."""
     path = run / "summary.json"
-    return json.loads(path.read_text()) if path.is_file() else {}
+    try:
+        return json.loads(path.read_text()) if path.is_file() else {}
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not readable JSON ({error}). Repair or remove it.") from error
 
 
 def versions() -> dict[str, str]:
@@ -83,4 +111,4 @@ def write_summary(run: Path, entries: dict[str, Any]) -> None:
 
 
 def _plain(value: Any) -> Any:
-    return None if isinstance(value, float) and value != value else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value

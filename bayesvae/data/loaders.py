@@ -32,13 +32,16 @@ class Loader:
         transform: Applied to each batch as it is served, such as `torch.bernoulli` for dynamic
             binarisation (for which the range of `x` is checked once, here).
         drop_last: Leave out a last batch that is not full.
+        positions: Positions ``(N,)`` of the rows in a larger data set, if `x` is a part of one.
 
     Attributes:
         size: Number of data N, also with `drop_last`.
+        positioned: Whether the positions were given.
 
     Raises:
         TypeError: If `x` is not a tensor.
-        ValueError: If `x` is empty, not finite, or fewer than one batch under `drop_last`.
+        ValueError: If `x` is empty, not finite, or fewer than one batch under `drop_last`; if
+            there is not one position a datum.
 
     Example:
         >>> batches = Loader(torch.arange(5.0), batch_size=2)
@@ -53,6 +56,7 @@ class Loader:
         shuffle: bool = False,
         transform: Callable[[Tensor], Tensor] | None = None,
         drop_last: bool = False,
+        positions: Tensor | None = None,
     ) -> None:
         if not isinstance(x, Tensor):
             raise TypeError(f"Loader needs a tensor; got {type(x).__name__}. Use loader(...).")
@@ -63,6 +67,15 @@ class Loader:
             check_grey_levels(x)
         self.batch_size, self.shuffle = batch_size, shuffle
         self.transform, self.drop_last = transform, drop_last
+        self.positioned = positions is not None
+        self.positions = (
+            torch.arange(self.size, device=x.device) if positions is None else positions
+        )
+        if self.positions.shape != (self.size,) or self.positions.is_floating_point():
+            raise ValueError(
+                f"Loader needs one whole-number position a datum, ({self.size},); got "
+                f"{self.positions.dtype} of shape {tuple(self.positions.shape)}."
+            )
 
     def __len__(self) -> int:
         whole, rest = divmod(self.size, self.batch_size)
@@ -74,8 +87,8 @@ class Loader:
         order = order.to(self.x.device)
         for start in range(0, len(self) * self.batch_size, self.batch_size):
             part = slice(start, start + self.batch_size)
-            index = order[part]
-            x = self.x[index] if self.shuffle else self.x[part]
+            x = self.x[order[part]] if self.shuffle else self.x[part]
+            index = self.positions[order[part]]
             yield (x if self.transform is None else self.transform(x)), index
 
 
@@ -140,14 +153,17 @@ def _first(item: Any) -> Tensor:
     return x
 
 
-Source: TypeAlias = Tensor | np.ndarray | Dataset | DataLoader | Loader | _DatasetLoader
+Source: TypeAlias = (
+    Tensor | tuple[Tensor, Tensor] | np.ndarray | Dataset | DataLoader | Loader | _DatasetLoader
+)
 
 
 def loader(data: Source, batch_size: int = 128, shuffle: bool = False) -> Loader | _DatasetLoader:
     """Return batches ``(x, index)`` of any usual source of data, without labels.
 
     Args:
-        data: A tensor or array ``(N, *event)``, whose dtype is kept; a map-style `Dataset`; or a
+        data: A tensor or array ``(N, *event)``, whose dtype is kept; a part of a data set as ``(x,
+            positions)``; a map-style `Dataset`; or a
             `DataLoader` or `Loader`, each with a batch size and order of its own. Of items that
             are tuples, the first entry is kept.
         batch_size: Data per batch, where `data` does not say.
@@ -178,6 +194,8 @@ def loader(data: Source, batch_size: int = 128, shuffle: bool = False) -> Loader
         data = torch.from_numpy(np.require(data, requirements=["C", "W"]))
     if isinstance(data, Tensor):
         return Loader(data, batch_size, shuffle)
+    if type(data) is tuple and len(data) == 2 and all(isinstance(d, Tensor) for d in data):
+        return Loader(data[0], batch_size, shuffle, positions=data[1])
     _check_map_style(data)
     _check_sizes(len(data), batch_size)
     return _DatasetLoader(DataLoader(data, batch_size, shuffle))
