@@ -3,6 +3,7 @@
 import pyro
 import torch
 from pyro import distributions as dist
+from torch import nn
 
 from bayesvae import families, guides, networks
 from bayesvae.pairs import PPCA, ppca
@@ -77,3 +78,19 @@ def same_state(pair, before):
     """Whether a pair is bit for bit what it was."""
     now = pair.state_dict()
     return now.keys() == before.keys() and all(torch.equal(now[n], before[n]) for n in before)
+
+
+def z_scores(draws, mean):
+    """Of the mean of ``(S, *)`` draws against the true mean, in standard errors."""
+    return (draws.mean(0) - mean) / (draws.std(0) / len(draws) ** 0.5)
+
+
+def encoder(inputs=4, dim=2, family=families.Normal):
+    family = family(dim)
+    return guides.Amortized(networks.MLP(inputs, (6,), family.size, nn.Tanh), family)
+
+
+def covariance(q):
+    if isinstance(q, torch.distributions.MultivariateNormal):
+        return q.covariance_matrix
+    return q.variance.diag_embed()
