@@ -1,134 +1,30 @@
 """What would silently train the wrong thing is refused in words; sound pairs pass untouched."""
 
-import re
-
-import pyro
 import pyro.distributions as dist
 import pytest
 import torch
 from catalog import BATCH, CATALOG
+from programs import (
+    D,
+    FeaturesFirst,
+    bernoulli,
+    guide_of,
+    levels,
+    no_event,
+    normal,
+    pair_of,
+    plate_of_the_data_alone,
+    real,
+    scalars,
+    supports,
+    without_plate,
+)
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from torch import nn
 
-from bayesvae.check import check_pair, non_finite
+from bayesvae.check import check_pair
 from bayesvae.objectives import elbo
 from bayesvae.pair import Pair
-
-D = 2  # features, and latents
-
-# Programs from parts ------------------------------------------------------------------------
-
-
-def normal(loc, scale=1.0):
-    return dist.Normal(loc, scale).to_event(1)
-
-
-def data(x, **named):
-    return pyro.plate("data", len(x), **named)
-
-
-def pair_of(
-    prior=lambda: normal(torch.zeros(D)),
-    likelihood=normal,
-    posterior=normal,
-    opens_in_model=data,
-    opens_in_guide=data,
-):
-    """A pair that is sound unless a part makes it otherwise."""
-
-    def model(x):
-        with opens_in_model(x):
-            z = pyro.sample("z", prior())
-            pyro.sample("x", likelihood(z), obs=x)
-
-    def guide(x):
-        with opens_in_guide(x):
-            pyro.sample("z", posterior(x))
-
-    return Pair(model, guide)
-
-
-def scalars(likelihood):
-    """A pair with one scalar latent a datum."""
-    return pair_of(
-        prior=lambda: dist.Normal(0.0, 1.0),
-        posterior=lambda x: dist.Normal(x.reshape(len(x), -1).mean(1), 1.0),
-        likelihood=likelihood,
-    )
-
-
-def supports(prior, posterior):
-    """A pair with a scalar latent of the given prior and guide."""
-    return pair_of(
-        prior=lambda: prior,
-        posterior=lambda x: posterior.expand([len(x)]),
-        likelihood=lambda z: normal(z.to(torch.get_default_dtype()).unsqueeze(-1).expand(-1, D)),
-    )
-
-
-def without_plate(x):
-    """Replaces the plate by something of no effect."""
-    return pyro.poutine.scale(scale=1.0)
-
-
-class FeaturesFirst:
-    """A data plate to the left of another one."""
-
-    def __init__(self, x):
-        self.plates = data(x, dim=-2), pyro.plate("features", D, dim=-1)
-
-    def __enter__(self):
-        for plate in self.plates:
-            plate.__enter__()
-
-    def __exit__(self, *error):
-        for plate in reversed(self.plates):
-            plate.__exit__(*error)
-
-
-def guide_of(*names):
-    """A pair whose guide samples these sites."""
-
-    def guide(x):
-        with data(x):
-            for name in names:
-                pyro.sample(name, normal(x))
-
-    return Pair(pair_of().model, guide)
-
-
-def plate_of_the_data_alone():
-    """The model draws one z a datum, but outside the plate."""
-
-    def model(x):
-        z = pyro.sample("z", dist.Normal(torch.zeros(len(x), D), 1.0).to_event(2))
-        with data(x):
-            pyro.sample("x", normal(z), obs=x)
-
-    return Pair(model, pair_of().guide)
-
-
-def real(*event):
-    return torch.randn(BATCH, *event)
-
-
-def levels(value):
-    """Zeros and one value among them."""
-    x = torch.zeros(BATCH, D)
-    x[2, 1] = value
-    return x
-
-
-def bernoulli(z):
-    return dist.Bernoulli(logits=z).to_event(1)
-
-
-def no_event(shape):
-    """A pair that forgets that the features of a datum belong together."""
-    return pair_of(
-        prior=lambda: normal(torch.zeros(shape)), likelihood=lambda z: dist.Normal(z, 1.0)
-    )
-
 
 BAD = {
     "latent without a guide": (guide_of, lambda: real(D), "needs a guide; 'z' has none"),
@@ -318,118 +214,6 @@ def test_check_accepts_a_guide_with_the_support_of_its_prior(name):
     check_pair(supports(*ACCEPTED_SUPPORTS[name]), real(D))
 
 
-# Gradients ----------------------------------------------------------------------------------
-
-
-class WithIdle(nn.Module):
-    """A pair with a parameter that it does not use, and one that it does."""
-
-    def __init__(self):
-        super().__init__()
-        self.idle, self.used = (nn.Parameter(torch.zeros(D)) for _ in range(2))
-
-    def model(self, x):
-        with data(x):
-            z = pyro.sample("z", normal(torch.zeros(D)))
-            pyro.sample("x", normal(z + self.used), obs=x)
-
-    def guide(self, x):
-        with data(x):
-            pyro.sample("z", normal(x))
-
-
-def test_a_parameter_outside_every_gradient_is_named_unless_it_is_frozen():
-    programs, x = WithIdle(), real(D)
-    pair = Pair(programs.model, programs.guide)
-    for objective in (elbo, Trace_ELBO(), TraceMeanField_ELBO()):
-        with pytest.raises(ValueError, match=r"never train: \['model_part_0\.idle'\]"):
-            check_pair(pair, x, objective)
-    check_pair(pair, x, None)
-    programs.idle.requires_grad_(False)
-    check_pair(pair, x)
-
-
-SCALE = nn.Parameter(torch.ones(()))
-
-
-class Slotted:
-    """Keeps its parameter where `vars` finds nothing."""
-
-    __slots__ = ("scale",)
-
-    def __init__(self):
-        self.scale = SCALE
-
-    def posterior(self, x):
-        return normal(self.scale * x)
-
-
-class Callable:
-    """A program that is neither a function nor a module."""
-
-    def __init__(self, guide):
-        self.guide, self.scale = guide, SCALE
-
-    def __call__(self, x):
-        return self.guide(x, self.scale)
-
-
-def sampled_with(x, scale):
-    with data(x):
-        pyro.sample("z", normal(scale * x))
-
-
-UNSEEN = {
-    "a global": lambda: lambda x: sampled_with(x, SCALE),
-    "a list in a closure": lambda scales=(SCALE,): lambda x: sampled_with(x, scales[0]),
-    "a callable object": lambda: Callable(sampled_with),
-    "an object with slots": lambda: pair_of(posterior=Slotted().posterior).guide,
-}
-
-
-@pytest.mark.parametrize("place", UNSEEN)
-def test_a_parameter_that_the_pair_cannot_see_is_refused_instead_of_left_untrained(place):
-    pair = Pair(pair_of().model, UNSEEN[place]())
-    if all(parameter is not SCALE for parameter in pair.parameters()):
-        with pytest.raises(ValueError, match="gradient"):
-            check_pair(pair, real(D))
-
-
-def test_a_pair_whose_gradients_are_all_cut_is_refused():
-    programs = WithIdle()
-    cut = torch.no_grad()
-    with pytest.raises(ValueError, match="No parameter of the pair has a gradient"):
-        check_pair(Pair(cut(programs.model), programs.guide), real(D))
-
-
-def test_gradients_are_checked_even_where_the_caller_switched_them_off():
-    programs = WithIdle()
-    with torch.no_grad(), pytest.raises(ValueError, match="never train"):
-        check_pair(Pair(programs.model, programs.guide), real(D))
-
-
-def test_latents_without_pathwise_gradient_need_an_objective_with_score_functions():
-    pair = supports(dist.Bernoulli(0.5), dist.Bernoulli(0.3))
-    for objective in (Trace_ELBO(), None):
-        check_pair(pair, real(D), objective)
-    for objective in (elbo, TraceMeanField_ELBO()):
-        with pytest.raises(ValueError, match=r"'z' \(Bernoulli\) has no reparameterised draws"):
-            check_pair(pair, real(D), objective)
-
-
-def test_every_objective_that_a_refusal_recommends_is_accepted():
-    pair = supports(dist.Bernoulli(0.5), dist.Bernoulli(0.3))
-    with pytest.raises(ValueError, match="has no reparameterised draws") as caught:
-        check_pair(pair, real(D))
-    recommended = set(re.findall(r"\w+_ELBO", str(caught.value)))
-    assert "Trace_ELBO" in recommended
-    for name in recommended:
-        check_pair(pair, real(D), getattr(pyro.infer, name)())
-
-
-# Sound pairs --------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("objective", [elbo, Trace_ELBO(), TraceMeanField_ELBO(), None])
 def test_check_passes_every_sound_pair_and_changes_nothing(case, objective):
     case.pair.find_parameters(case.x, case.index)
@@ -465,19 +249,3 @@ def test_check_leaves_running_statistics_of_a_network_alone():
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     check_pair(pair_of(posterior=lambda x: normal(encoder(x))), real(D))
     assert all(torch.equal(encoder.state_dict()[n], value) for n, value in before.items())
-
-
-# A loss that is not finite ------------------------------------------------------------------
-
-
-def test_a_loss_that_is_not_finite_is_traced_to_the_parameter_or_the_site():
-    programs = WithIdle()
-    pair = Pair(programs.model, programs.guide)
-    with pyro.validation_enabled(False):
-        message = non_finite(pair, levels(torch.nan), None, 7, torch.nan)
-    assert "it is nan at step 7" in message
-    assert "Site 'x': 8.3% of the data are not finite" in message
-    with torch.no_grad():
-        programs.used[0] = torch.inf
-    message = non_finite(pair, real(D), None, 8, torch.inf)
-    assert "parameters ['model_part_0.used'] are not finite" in message

@@ -29,6 +29,9 @@ def x():
     return drawn(rotated(), 24)
 
 
+# The truth --------------------------------------------------------------------------------------
+
+
 def test_fit_reaches_the_closed_form_maximum_likelihood_and_does_not_pass_it():
     x = drawn(rotated(), 400)
     pair, steps = learnable(), 1500
@@ -66,6 +69,9 @@ def test_history_is_in_nats_per_datum_whatever_the_batch_and_the_number_of_data(
 def test_training_raises_the_objective(x):
     _, history = trained(x, epochs=30)
     assert history.epochs[-1].objective > history.epochs[0].objective + 1
+
+
+# One step ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("objective", [None, elbo])
@@ -146,6 +152,9 @@ def test_scheduler_steps_once_a_batch_for_every_optimiser(x, inner_steps):
     assert {type(schedule.optimizer) for schedule in made} == {Adam, RowAdam}
 
 
+# Sources and objectives -------------------------------------------------------------------------
+
+
 def test_a_tensor_and_a_tensor_data_set_train_alike(x):
     equal(trained(x)[0], trained(TensorDataset(x, torch.zeros(len(x))))[0])
 
@@ -207,6 +216,9 @@ def test_subsampling_weighs_a_shared_latent_by_the_data_and_not_by_the_batch(x):
     quiet(pair, halves, elbo, steps=1, optimizer=partial(SGD, lr=1.0))
     expected = (x[:12].mean() - before) - before / 4 / 24
     assert shared.loc.item() - before == pytest.approx(expected.item(), abs=1e-6)
+
+
+# Around the fit ---------------------------------------------------------------------------------
 
 
 def test_a_fit_leaves_no_trace_in_pyros_global_state(x):

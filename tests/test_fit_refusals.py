@@ -24,6 +24,9 @@ def x():
     return drawn(rotated(), 24)
 
 
+# Refusals ---------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("objective", [RenyiELBO(), TraceGraph_ELBO()])
 def test_objectives_without_a_differentiable_loss_are_refused_by_name(x, objective):
     with pytest.raises(TypeError, match=f"{type(objective).__name__} has no differentiable_loss"):
@@ -75,6 +78,9 @@ def test_frozen_parameters_stay_while_the_others_move(x):
         name for name in before if name.endswith(".weight") and "layers" not in name
     }
     assert len(unmoved) == 1
+
+
+# Losses that are not finite ---------------------------------------------------------------------
 
 
 class Broken:

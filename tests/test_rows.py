@@ -23,6 +23,9 @@ def x():
     return drawn(rotated(), 24)
 
 
+# Turns ------------------------------------------------------------------------------------------
+
+
 def test_inner_steps_move_the_guide_alone_and_outer_ones_the_model_alone(x):
     pair, log = learnable(), []
     parts = {n: {name for name, _ in p.named_parameters(n)} for n, p in pair.named_children()}
@@ -45,6 +48,9 @@ def test_turns_climb_the_same_bound_one_after_the_other(x):
             for parameter, gradient in zip(own, gradients, strict=True):
                 parameter.add_(gradient)
     equal(changes, {n: v - start[n] for n, v in pair.state_dict().items()}, **EXACT)
+
+
+# Rows of single data ----------------------------------------------------------------------------
 
 
 def batches_of(x, *positions):
