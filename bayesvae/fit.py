@@ -163,6 +163,7 @@ def fit(
             weighted = [programs.kl_weighted(p, weight) for p in (model, guide)]
             for parameters in turns:
                 loss = -bound(*weighted, x, index)
+                # Read at every step: a loss that is not finite must not reach the parameters.
                 if not math.isfinite(value := loss.item()):
                     bar.close()
                     raise FloatingPointError(non_finite(pair, x, index, step, value))
