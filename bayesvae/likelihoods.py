@@ -2,8 +2,8 @@
 
 The network is the decoder; what its output parametrises is the likelihood's business.  Every
 axis of the network's output beyond z's leading dims belongs to the event.
-``likelihood.mean(z)`` is E[x | z], in the units of x; a draw is ``likelihood(z).sample()``, and
-for real-valued data looks different from the mean: the noise is part of the model.
+``likelihood.mean(z)`` is E[x | z], in the units of x; ``likelihood.sample(z)`` is a draw, which for
+real-valued data looks different from the mean: the noise is part of the model.
 
 The same classes serve as conditionals p(z_l | z_{l+1}) between layers of latents.
 """
@@ -40,6 +40,10 @@ class Likelihood(nn.Module, ABC):
     def mean(self, z: Tensor) -> Tensor:
         """E[x | z], ``(*, *event)``, in the units of x."""
         return self(z).mean
+
+    def sample(self, z: Tensor) -> Tensor:
+        """A draw of x given z, ``(*, *event)``, noise included; without gradient."""
+        return self(z).sample()
 
 
 class Bernoulli(Likelihood):
