@@ -2,8 +2,8 @@
 
 The network is the decoder; what its output parametrises is the likelihood's business.  Every
 axis of the network's output beyond z's leading dims belongs to the event.
-``likelihood.mean(z)`` is E[x | z], in the units of x; ``likelihood.sample(z)`` is a draw, which for
-real-valued data looks different from the mean: the noise is part of the model.
+``likelihood.mean(z)`` is E[x | z], in the units of x; ``likelihood.sample(z)`` is a draw, which
+for real-valued data looks different from the mean: the noise is part of the model.
 
 The same classes serve as conditionals p(z_l | z_{l+1}) between layers of latents.
 """

@@ -1,37 +1,11 @@
 """The ascent finds the best member of a family for each datum by itself."""
 
-from functools import cache, partial
-
 import pyro.distributions as dist
 import pytest
 import torch
-from rulers import drawn, rotated, shifted
 
-from bayesvae import compare, families
+from bayesvae import families
 from bayesvae.ascent import Ascent, ascend, better_start
-
-quiet = partial(compare, progress=False)
-SHORT = Ascent(particles=2, stages=1, window=2, windows=1)
-SHIFT = torch.tensor([0.3, 0.2], dtype=torch.float64)
-
-
-@cache
-def shifted_comparison():
-    """A guide beside the best diagonal normal of a posterior that is far from diagonal."""
-    model = rotated()
-    seen, unseen = drawn(model, 30), drawn(model, 26, seed=2)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        draws = {"particles": 3000, "evidence_particles": 4000}
-        result = quiet(shifted(model, SHIFT), seen, unseen, batch_size=20, **draws)
-    return model, {"train": seen, "unseen": unseen}, result
-
-
-@pytest.fixture(params=["train", "unseen"])
-def known(request):
-    """The model, the data and the split of the comparison above, by split."""
-    model, data, result = shifted_comparison()
-    return model, data[request.param], result.splits[request.param]
 
 
 def target():

@@ -1,36 +1,21 @@
 """Gaps that are known in closed form come out of the comparison, and each under its own name."""
 
-from functools import cache, partial
+from functools import partial
 
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from comparing import SHIFT, SHORT, quiet, shifted_comparison
 from pyro import poutine
 from rulers import diagonal_optimum, drawn, guided, kl_to_posterior, orthogonal, rotated, shifted
 from test_evidence import SharedMean, assert_same, contents
 from torch import nn
 
-from bayesvae import Pair, compare, families, guides, likelihoods, networks, priors
+from bayesvae import Pair, families, guides, likelihoods, networks, priors
 from bayesvae.ascent import Ascent
 from bayesvae.evidence import mean_and_error
 from bayesvae.pairs import hierarchical, ppca
-
-quiet = partial(compare, progress=False)
-SHORT = Ascent(particles=2, stages=1, window=2, windows=1)
-SHIFT = torch.tensor([0.3, 0.2], dtype=torch.float64)
-
-
-@cache
-def shifted_comparison():
-    """A guide beside the best diagonal normal of a posterior that is far from diagonal."""
-    model = rotated()
-    seen, unseen = drawn(model, 30), drawn(model, 26, seed=2)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        draws = {"particles": 3000, "evidence_particles": 4000}
-        result = quiet(shifted(model, SHIFT), seen, unseen, batch_size=20, **draws)
-    return model, {"train": seen, "unseen": unseen}, result
 
 
 @pytest.fixture(params=["train", "unseen"])
