@@ -280,7 +280,7 @@ def _supports(sites: Sites) -> Iterator[str]:
         pair = (_support(guide), _support(model))
         if None in pair or isinstance(guide.base, dist.Delta):
             continue
-        exceeds, covers = _compare(guide, model, _bare(pair[0]), _bare(pair[1]))
+        exceeds, covers = _exceeds_and_covers(guide, model, _bare(pair[0]), _bare(pair[1]))
         supports = f"guide {_bare(pair[0])}, prior {_bare(pair[1])}"
         if exceeds:
             yield (
@@ -294,7 +294,7 @@ def _supports(sites: Sites) -> Iterator[str]:
             )
 
 
-def _compare(
+def _exceeds_and_covers(
     guide: Site, model: Site, q: constraints.Constraint, p: constraints.Constraint
 ) -> tuple[bool, bool]:
     """Whether the guide's support exceeds, and whether it covers, the prior's."""
@@ -330,6 +330,9 @@ def _gradients(
     bound = per_datum(objective, len(x))
     with torch.enable_grad():
         value = bound(sized(pair.model, len(x)), sized(pair.guide, len(x)), x, index)
+        if value.shape != ():
+            yield f"An objective returns one number; got shape {tuple(value.shape)}. Average it."
+            return
         if hidden := _hidden_shapes(value, {id(p) for p in pair.parameters()}):
             yield (
                 "The objective has a gradient in parameters that the pair cannot see, of shapes "

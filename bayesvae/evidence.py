@@ -11,7 +11,7 @@ method: sqrt((K / ESS - 1) / (K - 1)).  Where the ESS is a handful, that error i
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from math import inf
 from typing import Any, NamedTuple
 
@@ -19,17 +19,14 @@ import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from tqdm import tqdm
 
 from bayesvae import programs, trace
 from bayesvae.check import check_pair
 from bayesvae.data import sequential
 from bayesvae.dependence import refuse_positions
+from bayesvae.memory import MEMORY, bytes_per_draw, chunks
 from bayesvae.pair import Pair, evaluation_mode, on_device_of, require_pair
-
-MEMORY = 2**28
-"""Default memory budget of an evaluation, bytes."""
 
 
 class Estimate(NamedTuple):
@@ -106,63 +103,6 @@ def evaluating(pair: Pair) -> Iterator[None]:
     """Evaluation mode, no gradients, no validation; the modules' modes are put back afterwards."""
     with evaluation_mode(pair), torch.no_grad(), pyro.validation_enabled(False):
         yield
-
-
-# Cutting work to a memory budget ---------------------------------------------------------------
-
-
-class _AllocatedBytes(TorchDispatchMode):
-    """Adds up the bytes of every tensor that an operation returns: an upper bound of the peak."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.total = 0
-
-    def __torch_dispatch__(
-        self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for item in result if isinstance(result, (tuple, list)) else (result,):
-            if isinstance(item, Tensor):
-                self.total += item.numel() * item.element_size()
-        return result
-
-
-def bytes_per_draw(program: Callable[[], Any], draws: int) -> int:
-    """Memory that one draw (one particle of one datum) takes at most.
-
-    Args:
-        program: handles ``draws`` of them at once.
-        draws: how many.
-    """
-    with torch.random.fork_rng(), _AllocatedBytes() as allocated:
-        program()
-    return max(1, allocated.total // draws)
-
-
-class Chunks(NamedTuple):
-    """How much is done at once: ``rows`` data with ``particles`` draws each."""
-
-    rows: int
-    particles: int
-
-
-def chunks(memory: int, per_draw: int, particles: int) -> Chunks:
-    """The largest chunks within a memory budget, whole data first.
-
-    Args:
-        memory: bytes.
-        per_draw: bytes of one draw.
-        particles: draws of each datum in all.
-
-    Example:
-        >>> chunks(memory=1000, per_draw=1, particles=100)
-        Chunks(rows=10, particles=100)
-        >>> chunks(memory=1000, per_draw=100, particles=100)
-        Chunks(rows=1, particles=10)
-    """
-    draws = max(1, memory // per_draw)
-    return Chunks(max(1, draws // particles), min(particles, draws))
 
 
 # Estimators ------------------------------------------------------------------------------------
@@ -244,31 +184,63 @@ def conditioned(
         draw: fix them at a draw of the guide rather than at its mean.
 
     Raises:
-        ValueError: if a latent's guide is a point mass, for which weights mean nothing.
+        ValueError: if a local latent's guide is a point mass, for which weights mean nothing, or
+            if a shared one's has no mean.
     """
-    guide = trace.draws(pair.guide, x, index)
-    for site in guide.values():
-        if isinstance(site.base, dist.Delta):
+    guide = pair.guide
+    for site in trace.draws(guide, x, index).values():
+        if isinstance(site.base, dist.Delta) and site.data_plate is not None:
             raise ValueError(
                 f"The guide of '{site.name}' is a point mass, so log p(x, z) - log q(z | x) is no "
                 "weight. Use a guide with a density."
             )
-    values = {
-        name: site.value if draw else site.distribution.mean
-        for name, site in guide.items()
-        if site.data_plate is None and not site.observed
-    }
-    for name, value in values.items():
-        if not torch.isfinite(value).all():
-            raise ValueError(
-                f"Shared latents are fixed at their guide's mean, which '{name}' has not "
-                f"({type(guide[name].base).__name__}). Use log_evidence(..., draw_shared=True)."
-            )
+    values = _shared_values(guide, x, index, draw)
     if not values:
-        return pair.model, pair.guide, ""
+        return pair.model, guide, ""
     kind = "a draw" if draw else "the mean"
     words = f"given shared latents {sorted(values)} at {kind} of their guide"
-    return programs.given(pair.model, values), programs.given(pair.guide, values), words
+    if not draw and _differ(values, _shared_values(guide, *_half(x, index), draw)):
+        words += f", which reads the data, for the first {len(x)} of them"
+    return programs.given(pair.model, values), programs.given(guide, values), words
+
+
+def _half(x: Tensor, index: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    rows = (len(x) + 1) // 2
+    return x[:rows], None if index is None else index[:rows]
+
+
+def _differ(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    return any(not torch.allclose(value, second[name]) for name, value in first.items())
+
+
+def _shared_values(
+    guide: programs.Program, x: Tensor, index: Tensor | None, draw: bool
+) -> dict[str, Tensor]:
+    """Means or draws of the guide's shared latents; point masses follow what they depend on.
+
+    Raises:
+        ValueError: if a mean is asked for where there is none.
+    """
+    values: dict[str, Tensor] = {}
+    shared = [s for s in trace.draws(guide, x, index).values() if s.data_plate is None]
+    for site in shared:
+        if site.observed or isinstance(site.base, dist.Delta):
+            continue
+        values[site.name] = site.value if draw else _mean(site)
+    settled = trace.draws(programs.given(guide, values), x, index)
+    values |= {s.name: settled[s.name].value for s in shared if isinstance(s.base, dist.Delta)}
+    return values
+
+
+def _mean(site: trace.Site) -> Tensor:
+    with suppress(NotImplementedError):
+        mean = site.distribution.mean
+        if torch.isfinite(mean).all():
+            return mean
+    raise ValueError(
+        f"Shared latents are fixed at their guide's mean, which '{site.name}' has not "
+        f"({type(site.base).__name__}). Use log_evidence(..., draw_shared=True)."
+    )
 
 
 def _estimate(

@@ -4,10 +4,10 @@ How lambda is found is another matter (see `bayesvae.guides`): the same family o
 network, a free row a datum, and the optimiser that measures what a network loses.  A family is any
 object with
 
-    ``size``                     how many numbers make a row;
-    ``family(rows)``             rows ``(*, size)`` to a distribution over z with batch shape
-    ``(*)``; ``family.rows(q)``           rows that give q, or the member that shares its
-    moments; ``family.contains(q)``       whether q is a member (so that ``rows`` is exact).
+    ``size``               how many numbers make a row;
+    ``family(rows)``       rows ``(*, size)`` to a distribution over z, batch shape ``(*)``;
+    ``family.rows(q)``     rows that give q, or the member that shares its moments;
+    ``family.contains(q)`` whether q is a member (so that ``rows`` is exact).
 
 Scales are softplus(raw) + 1e-6: like exp for the small scales of a sharp posterior, tame for
 large.

@@ -21,7 +21,7 @@ from pyro.infer import ELBO, Trace_ELBO
 from pyro.optim import PyroOptim
 from torch import Tensor, nn
 from torch.optim import LBFGS, Adam, Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from tqdm import tqdm
 
 from bayesvae import checkpoint, programs, trace
@@ -146,14 +146,15 @@ def fit(
             x, index = on_device_of(pair, *next(iter(batches)))
         check_pair(pair, (x, index), objective)
         model, guide = (programs.sized(p, batches.size) for p in (pair.model, pair.guide))
-        bound = per_datum(objective, trace.data_size(model, guide, x, index))
-        if validation is not None:
-            parameters = list(pair.parameters())
-            refuse_unseen(pair.guide, parameters, x, index, batches.size, "validation")
-        turns = _turns(pair, x, index, inner_steps)
+        with evaluation_mode(pair):
+            bound = per_datum(objective, trace.data_size(model, guide, x, index))
+            turns = _turns(pair, x, index, inner_steps)
+            if validation is not None:
+                parameters = list(pair.parameters())
+                refuse_unseen(pair.guide, parameters, x, index, batches.size, "validation")
         trained = [p for p in pair.parameters() if p.requires_grad]
         optimizers = _optimizers(trained, tables, optimizer, row_optimizer)
-        schedules = [scheduler(o) for o in optimizers] if scheduler else []
+        schedules = [_schedule(scheduler, o) for o in optimizers] if scheduler else []
         record = _Record(pair, validation, batch_size, batches.size, out)
 
         bar = tqdm(total=limit, unit="step", disable=not progress, desc="fit")
@@ -246,6 +247,16 @@ def _optimizers(
                 "fit needs a function that makes a torch optimiser with steps from gradients "
                 f"alone; got {type(each).__name__}. Use for example torch.optim.Adam."
             )
+    return made
+
+
+def _schedule(scheduler: Callable[[Optimizer], Any], optimizer: Optimizer) -> LRScheduler:
+    made = scheduler(optimizer)
+    if isinstance(made, ReduceLROnPlateau):
+        raise TypeError(
+            "fit steps its scheduler without a metric, at every step; got ReduceLROnPlateau. Use "
+            "another schedule, such as LambdaLR."
+        )
     return made
 
 

@@ -41,9 +41,7 @@ from bayesvae.ascent import (
 from bayesvae.data import sequential
 from bayesvae.dependence import guide_parameters, refuse_unseen
 from bayesvae.evidence import (
-    MEMORY,
     Estimate,
-    bytes_per_draw,
     concatenate,
     conditioned,
     evaluating,
@@ -53,6 +51,7 @@ from bayesvae.evidence import (
     weights,
 )
 from bayesvae.families import Family, MultivariateNormal, Normal
+from bayesvae.memory import MEMORY, bytes_per_draw
 from bayesvae.pair import Pair, require_pair
 from bayesvae.programs import Program
 from bayesvae.report import Comparison, Price, Split
@@ -130,7 +129,8 @@ def _one_latent(guide: Program, x: Tensor, index: Tensor | None) -> _Guide | Non
     while hasattr(support, "base_constraint"):
         support = support.base_constraint
     one_vector = len(fn.event_shape) == 1 and len(local[0].plates) == 1
-    if support is not real or not one_vector or not fn.has_rsample:
+    usable = torch.isfinite(loc).all() and torch.isfinite(scale).all() and (scale > 0).all()
+    if support is not real or not one_vector or not fn.has_rsample or not usable:
         return None
     return _Guide(local[0].name, local[0].value[0].shape, fn, loc, scale, local[0].mask)
 
@@ -234,9 +234,10 @@ def compare(
         pair: the pair, trained.
         data: the training data, or a part: a tensor ``(N, *event)``, a ``Dataset`` or a loader.
         unseen: data that the pair was not trained on.
-        families: makers of families from the number of latents, each next one wider; fitted in
-            the guide's standardised coordinates, which is the same thing for families that are
-            closed under a scaling of each latent.
+        families: makers of families from the number of latents, each next one wider (its
+            ascent may start from the one before); fitted in the guide's standardised
+            coordinates, which is the same thing for families that are closed under a scaling of
+            each latent.
         particles: draws for each bound, fresh ones.
         evidence_particles: draws for log p(x), from a mixture of the guide and all optima.
         ascent: how the per-datapoint optimum is sought.

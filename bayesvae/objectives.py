@@ -14,7 +14,13 @@ beta and other weights live here and never in a model or a guide.
 from collections.abc import Callable
 from typing import Any
 
-from pyro.infer import ELBO, TraceMeanField_ELBO
+from pyro.infer import (
+    ELBO,
+    JitTrace_ELBO,
+    JitTraceEnum_ELBO,
+    JitTraceMeanField_ELBO,
+    TraceMeanField_ELBO,
+)
 from torch import Tensor
 
 from bayesvae.programs import Program
@@ -67,7 +73,8 @@ def per_datum(objective: Objective | ELBO, size: int) -> Objective:
         size: N; the data plate has to stand for as many (see `bayesvae.programs.sized`).
 
     Raises:
-        TypeError: for anything else, and for ELBO objects without ``differentiable_loss``.
+        TypeError: for anything else, for ELBO objects without ``differentiable_loss``, and for the
+            ``Jit`` ones.
     """
     if not isinstance(objective, ELBO):
         if callable(objective) and not isinstance(objective, type):
@@ -75,6 +82,11 @@ def per_datum(objective: Objective | ELBO, size: int) -> Objective:
         raise TypeError(
             "An objective is a function (model, guide, *batch) -> Tensor () or a Pyro ELBO; "
             f"got {getattr(objective, '__name__', type(objective).__name__)}."
+        )
+    if isinstance(objective, (JitTrace_ELBO, JitTraceMeanField_ELBO, JitTraceEnum_ELBO)):
+        raise TypeError(
+            f"{type(objective).__name__} keeps the programs of its first call, without later KL "
+            f"weights or sizes. Use {type(objective).__name__.removeprefix('Jit')}."
         )
     if not hasattr(objective, "differentiable_loss"):
         raise TypeError(

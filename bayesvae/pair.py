@@ -11,6 +11,7 @@ silently share them.  Here a module's parameter is used as the object that it is
 asked for plain ``pyro.param`` statements only, which Pyro means to be one parameter a name.
 """
 
+import copy
 import inspect
 import weakref
 from collections.abc import Iterable, Iterator
@@ -220,6 +221,23 @@ class Pair(nn.Module):
         for name, unconstrained in own.seen:
             if all(unconstrained is not known for known in self.parameters()):
                 self._take_in(name, unconstrained)
+
+    def __deepcopy__(self, memo: dict) -> "Pair":
+        """A copy with parameters of its own.
+
+        Raises:
+            TypeError: if a program is a function with modules behind it, which Python copies as
+                the same function.
+        """
+        for role, program in self._programs.items():
+            if inspect.isfunction(program) and any(_modules_behind(program, set())):
+                raise TypeError(
+                    f"A Pair whose {role} is a plain function around modules cannot be copied: "
+                    "the copy would run the original's. Build a second pair and load the state."
+                )
+        memo[id(self)] = new = type(self).__new__(type(self))
+        new.__dict__.update({k: copy.deepcopy(v, memo) for k, v in self.__dict__.items()})
+        return new
 
     def _own(self) -> _OwnParameters:
         owned = {name: self._statements[key] for name, key in self._keys.items()}

@@ -120,6 +120,12 @@ class Sites(NamedTuple):
             f"found only shared sites {sorted(self.model)}. Add the plate to model and guide."
         )
 
+    @property
+    def size(self) -> int:
+        """N, the size of the data set that the batch stands for."""
+        frame = self.data_plate
+        return frame.size if frame.full_size in (None, -1) else frame.full_size
+
 
 class Part(NamedTuple):
     """Log-densities summed over the sites of one kind: local ``(K, B)`` or shared ``(K,)``; nats.
@@ -229,8 +235,7 @@ def draws(program: Program, *batch: Any) -> dict[str, Site]:
 def data_size(model: Program, guide: Program, *batch: Any) -> int:
     """N, the size of the data set that a batch stands for according to the data plate."""
     with torch.no_grad(), torch.random.fork_rng():
-        frame = run(model, guide, *batch).data_plate
-    return frame.size if frame.full_size in (None, -1) else frame.full_size
+        return run(model, guide, *batch).size
 
 
 def _silent(*_: Any, **__: Any) -> None:
@@ -377,9 +382,7 @@ def log_terms(
         ValueError: without a data plate at dim -1, or for a weight where none may be.
     """
     sites = run(model, guide, *batch, particles=particles)
-    frame = sites.data_plate
     analytic = _analytic_sites(sites) if analytic_kl else set()
     local = _part(sites, True, particles, weighted, analytic)
     shared = _part(sites, False, particles, weighted, analytic)
-    size = frame.size if frame.full_size in (None, -1) else frame.full_size
-    return Terms(local, shared, size)
+    return Terms(local, shared, sites.size)

@@ -11,8 +11,8 @@ from pyro import poutine
 from rulers import diagonal_optimum, drawn, guided, kl_to_posterior, rotated, shifted
 from torch import nn
 
-from bayesvae import Pair, evidence, log_evidence, trace
-from bayesvae.evidence import Weights, chunks, elbo_per_datum, mean_and_error, weights
+from bayesvae import Pair, evidence, log_evidence, memory, trace
+from bayesvae.evidence import Weights, elbo_per_datum, mean_and_error, weights
 from bayesvae.pairs import ppca
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
@@ -184,18 +184,18 @@ def test_a_budget_that_is_wide_enough_is_used_in_one_go(calls):
 @pytest.mark.parametrize("per_draw", [1, 7, 1000])
 @pytest.mark.parametrize("particles", [1, 64, 5000])
 def test_chunks_stay_within_memory_but_never_below_one_draw(per_draw, particles):
-    for memory in (1, 999, 10**4, 10**6):
-        size = chunks(memory, per_draw, particles)
+    for budget in (1, 999, 10**4, 10**6):
+        size = memory.chunks(budget, per_draw, particles)
         assert size.rows >= 1
         assert 1 <= size.particles <= particles
-        assert size.rows * size.particles * per_draw <= max(memory, per_draw)
+        assert size.rows * size.particles * per_draw <= max(budget, per_draw)
         assert size.rows == 1 or size.particles == particles
 
 
 def test_bytes_per_draw_covers_what_a_program_allocates_and_spares_the_random_stream():
     before = torch.get_rng_state()
     program = lambda: torch.randn(10, 1000).exp().sum(-1)  # noqa: E731
-    found = evidence.bytes_per_draw(program, 10)
+    found = memory.bytes_per_draw(program, 10)
     assert 2 * 8 * 1000 <= found <= 3 * 8 * 1000
     assert torch.equal(torch.get_rng_state(), before)
 

@@ -40,10 +40,12 @@ MAY_IMPORT = {
         "programs",
         "trace",
     },
-    "evidence": {"check", "data", "dependence", "pair", "programs", "trace"},
+    "evidence": {"check", "data", "dependence", "memory", "pair", "programs", "trace"},
     "ascent": set(),
+    "memory": set(),
     "gaps": {
         "ascent",
+        "memory",
         "check",
         "data",
         "dependence",

@@ -1,20 +1,23 @@
 """Misuse of the evaluators and of fit is answered in words, and never by a wrong number."""
 
+import copy
 from functools import partial
 
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from pyro.infer import Trace_ELBO
+from pyro.infer import JitTrace_ELBO, Trace_ELBO
 from pyro.infer.autoguide import AutoNormal
 from rulers import drawn, rotated
 from torch import nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from bayesvae import Pair, check_pair, compare, data, families, fit, guides, log_evidence
 from bayesvae.evidence import elbo_per_datum
 from bayesvae.objectives import elbo
 from bayesvae.pairs import ppca
+from bayesvae.trace import log_terms
 
 quiet = {"progress": False}
 
@@ -149,6 +152,68 @@ def test_an_automatic_guide_makes_a_pair_and_trains():
     assert pair.guide_part_1.median()["mean"].item() == pytest.approx(x.mean().item(), abs=0.3)
 
 
+class Judged(nn.Module):
+    """Data around a shared mean whose guide is a point, or reads the data; local latents exact."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind, self.at = kind, nn.Parameter(torch.tensor(0.4))
+
+    def model(self, x):
+        mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(mean, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(self, x):
+        mean = self.at
+        if self.kind == "point":
+            pyro.sample("mean", dist.Delta(mean))
+        else:
+            mean = mean + x.mean() if self.kind == "reads x" else mean
+            pyro.sample("mean", dist.Normal(mean, 1e-3))
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal((x + self.at) / 2, 0.5**0.5))
+
+
+def test_a_shared_latent_at_a_point_is_conditioned_on_that_point():
+    x, programs = torch.randn(8), Judged("point")
+    estimate = log_evidence(Pair(programs.model, programs.guide), x, particles=5)
+    truth = dist.Normal(0.4, 2.0**0.5).log_prob(x)
+    torch.testing.assert_close(estimate.value, truth, rtol=0, atol=1e-10)
+    assert "['mean'] at the mean" in estimate.given
+
+
+@pytest.mark.parametrize("kind", ["free", "reads x"])
+def test_it_is_said_when_a_shared_latent_was_read_off_some_of_the_data(kind):
+    programs = Judged(kind)
+    estimate = log_evidence(Pair(programs.model, programs.guide), torch.randn(40), particles=2)
+    assert ("reads the data, for the first 16" in estimate.given) == (kind == "reads x")
+
+
+# Modes and copies ---------------------------------------------------------------------------
+
+
+def test_looking_at_a_pair_before_training_leaves_running_statistics_to_the_steps(x):
+    encoder = nn.Sequential(nn.Linear(5, 4), norm := nn.BatchNorm1d(4))
+    pair = ppca(rotated(), guides.Amortized(encoder, families.Normal(2)))
+    fit(pair, x, steps=3, validation=x[:6], **quiet)
+    assert norm.num_batches_tracked == 3
+
+
+def test_a_copy_has_programs_and_parameters_of_its_own_or_is_refused(x):
+    pair = encoded()
+    twin = copy.deepcopy(pair)
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.add_(0.1)
+    values = [log_evidence(each, x, particles=3).value for each in (pair, twin)]
+    assert not torch.allclose(*values, atol=1e-3)
+    network = nn.Linear(2, 5)
+    with pytest.raises(TypeError, match="model is a plain function around modules"):
+        copy.deepcopy(Pair(lambda x: network(x), lambda x: None))
+
+
 # Words --------------------------------------------------------------------------------------
 
 
@@ -214,6 +279,26 @@ MISUSES = {
         lambda x: log_evidence(ppca(rotated()), late_nan(x), memory=1),
         ValueError,
         "position 29",
+    ),
+    "labels for positions": (
+        lambda x: fit(own_rows(12), (x, torch.zeros(12, dtype=torch.long))),
+        ValueError,
+        "labels",
+    ),
+    "a compiled objective": (
+        lambda x: fit(ppca(rotated()), x, JitTrace_ELBO()),
+        TypeError,
+        "Use Trace_ELBO",
+    ),
+    "a schedule with a metric": (
+        lambda x: fit(ppca(rotated()), x, scheduler=ReduceLROnPlateau),
+        TypeError,
+        "another sched",
+    ),
+    "an objective a datum": (
+        lambda x: fit(ppca(rotated()), x, lambda m, g, *b: log_terms(m, g, *b).local.elbo[0]),
+        ValueError,
+        "one number; got shape",
     ),
     "positions": (lambda x: log_evidence(ppca(rotated()), (x, x)), ValueError, "one whole-number"),
     "other unseen data": (

@@ -76,6 +76,11 @@ class Loader:
                 f"Loader needs one whole-number position a datum, ({self.size},); got "
                 f"{self.positions.dtype} of shape {tuple(self.positions.shape)}."
             )
+        if self.positioned and (positions.min() < 0 or len(positions.unique()) < self.size):
+            raise ValueError(
+                "Positions must be distinct and at least 0; got some that are not. If they are "
+                "labels, pass x alone."
+            )
 
     def __len__(self) -> int:
         whole, rest = divmod(self.size, self.batch_size)
@@ -109,7 +114,10 @@ class _DatasetLoader:
                 "batch_size or a batch_sampler."
             )
         batch_sampler = source.batch_sampler if batch_sampler is None else batch_sampler
-        self.source, self.size = source, len(source.dataset)
+        sampler = getattr(source.batch_sampler, "sampler", None)
+        subset = isinstance(sampler, torch.utils.data.SubsetRandomSampler)
+        self.source, self.positioned = source, subset
+        self.size = len(sampler.indices) if subset else len(source.dataset)
         self.batch_size: int | None = getattr(batch_sampler, "batch_size", None)
         drop_last = getattr(batch_sampler, "drop_last", False)
         _check_sizes(self.size, self.batch_size or 1, drop_last)
@@ -162,17 +170,17 @@ def loader(data: Source, batch_size: int = 128, shuffle: bool = False) -> Loader
     """Return batches ``(x, index)`` of any usual source of data, without labels.
 
     Args:
-        data: A tensor or array ``(N, *event)``, whose dtype is kept; a part of a data set as ``(x,
-            positions)``; a map-style `Dataset`; or a
-            `DataLoader` or `Loader`, each with a batch size and order of its own. Of items that
-            are tuples, the first entry is kept.
+        data: A tensor or array ``(N, *event)``, whose dtype is kept; a part of a data set as
+            ``(x, positions)``; a map-style `Dataset`; or a `DataLoader` or `Loader`, each with a
+            batch size and order of its own. Of items that are tuples, the first entry is kept.
         batch_size: Data per batch, where `data` does not say.
         shuffle: Draw a new order for each epoch, where `data` does not say.
 
     Returns:
-        A re-iterable with `size`, the number N of data in the data set, ``len``, the number of
-        batches, and `batch_size` (None where a batch sampler does not say). What this function
-        returned, and a `Loader`, come back as they are.
+        A re-iterable with `size`, the number N of data that it serves in an epoch (also where
+        the last ones are dropped), ``len``, the number of batches, and `batch_size` (None where
+        a batch sampler does not say). What this function returned, and a `Loader`, come back as
+        they are.
 
     Raises:
         TypeError: If `data` is none of these, or iterable-style.
@@ -227,7 +235,7 @@ def sequential(data: Source, batch_size: int | None = None) -> Loader | _Dataset
     if isinstance(source, _DatasetLoader):
         sampler = getattr(source.source.batch_sampler, "sampler", None)
         subset = isinstance(sampler, torch.utils.data.SubsetRandomSampler)
-        order = sorted(map(int, sampler.indices)) if subset else range(source.size)
+        order = sorted(map(int, sampler.indices)) if subset else range(len(source.source.dataset))
         batches = torch.utils.data.BatchSampler(order, batch_size, drop_last=False)
         return _DatasetLoader(source.source, batches)
     # A copy, for the constructor would read all data again to see that they are finite.
