@@ -1,5 +1,8 @@
 """Every test runs in float64, from one seed, with an empty parameter store."""
 
+import os
+from pathlib import Path
+
 import pyro
 import pyro.util
 import pytest
@@ -17,6 +20,18 @@ def _float64_and_seed():
     pyro.clear_param_store()
     pyro.util.set_rng_state(stream)
     torch.set_default_dtype(dtype)
+
+
+@pytest.fixture
+def need():
+    """Skips a test whose data set is not stored where BAYESVAE_DATA points; downloads nothing."""
+
+    def stored(name):
+        root = os.environ.get("BAYESVAE_DATA")
+        if not root or not (Path(root) / name / "raw").is_dir():
+            pytest.skip(f"needs BAYESVAE_DATA to name a folder that has {name}/raw")
+
+    return stored
 
 
 @pytest.fixture(params=CATALOG)

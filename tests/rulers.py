@@ -1,5 +1,7 @@
 """Linear-Gaussian pairs in which every answer is known: what the other tests measure with."""
 
+import math
+
 import pyro
 import torch
 from pyro import distributions as dist
@@ -94,3 +96,52 @@ def covariance(q):
     if isinstance(q, torch.distributions.MultivariateNormal):
         return q.covariance_matrix
     return q.variance.diag_embed()
+
+
+class SharedMean(nn.Module):
+    """mean ~ N(0, 1), z_n ~ N(mean, a^2), x_n ~ N(z_n, b^2); the guide is exact given the mean."""
+
+    a, b = 0.8, 0.5
+
+    def __init__(self, mean):
+        super().__init__()
+        self.mean = nn.Parameter(torch.tensor(mean))
+
+    def model(self, x):
+        mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(mean, self.a))
+            pyro.sample("x", dist.Normal(z, self.b), obs=x)
+
+    def guide(self, x):
+        mean = pyro.sample("mean", dist.Normal(self.mean, 0.3))
+        precision = self.a**-2 + self.b**-2
+        with pyro.plate("data", len(x)):
+            loc = (mean / self.a**2 + x / self.b**2) / precision
+            pyro.sample("z", dist.Normal(loc, precision**-0.5))
+
+    def log_evidence(self, x, mean):
+        """log p(x_n | mean)."""
+        return dist.Normal(mean, math.hypot(self.a, self.b)).log_prob(x)
+
+
+def contents(pair):
+    """Everything that an evaluation might touch, copied."""
+    store = pyro.get_param_store()
+    return (
+        {name: value.clone() for name, value in pair.state_dict().items()},
+        {name: (p.requires_grad, p.grad) for name, p in pair.named_parameters()},
+        {name: module.training for name, module in pair.named_modules()},
+        {name: store[name].detach().clone() for name in store},
+        torch.is_grad_enabled(),
+        torch.distributions.Distribution._validate_args,
+    )
+
+
+def assert_same(before, after):
+    for old, new in zip(before, after, strict=True):
+        if isinstance(old, dict):
+            assert old.keys() == new.keys()
+            old, new = list(old.values()), list(new.values())
+        for a, b in zip(old, new, strict=True) if isinstance(old, list) else [(old, new)]:
+            assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b

@@ -1,6 +1,5 @@
 """The data sets are what they say."""
 
-import os
 import socket
 from pathlib import Path
 from urllib.error import URLError
@@ -170,10 +169,8 @@ def test_images_and_labels_of_unequal_number_are_not_paired(tmp_path):
     ("name", "mean", "labels"),
     [("MNIST", 0.1307, [5, 0, 4, 1, 9]), ("FashionMNIST", 0.2860, [9, 0, 0, 3, 0])],
 )
-def test_the_real_files_have_their_known_sizes_means_and_first_labels(name, mean, labels):
-    root = os.environ.get("BAYESVAE_DATA")
-    if not root or not (Path(root) / name / "raw").is_dir():
-        pytest.skip(f"needs BAYESVAE_DATA to name a folder that has {name}/raw")
+def test_the_real_files_have_their_known_sizes_means_and_first_labels(need, name, mean, labels):
+    need(name)
     splits = READERS[name]()
     assert splits.train.shape == (60000, 1, 28, 28)
     assert splits.test.shape == (10000, 1, 28, 28)

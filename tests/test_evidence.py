@@ -8,7 +8,17 @@ import pytest
 import torch
 from catalog import CATALOG, FEATURES, SIZE
 from pyro import poutine
-from rulers import diagonal_optimum, drawn, guided, kl_to_posterior, rotated, shifted
+from rulers import (
+    SharedMean,
+    assert_same,
+    contents,
+    diagonal_optimum,
+    drawn,
+    guided,
+    kl_to_posterior,
+    rotated,
+    shifted,
+)
 from torch import nn
 
 from bayesvae import Pair, evidence, log_evidence, memory, trace
@@ -194,7 +204,10 @@ def test_chunks_stay_within_memory_but_never_below_one_draw(per_draw, particles)
 
 def test_bytes_per_draw_covers_what_a_program_allocates_and_spares_the_random_stream():
     before = torch.get_rng_state()
-    program = lambda: torch.randn(10, 1000).exp().sum(-1)  # noqa: E731
+
+    def program():
+        return torch.randn(10, 1000).exp().sum(-1)
+
     found = memory.bytes_per_draw(program, 10)
     assert 2 * 8 * 1000 <= found <= 3 * 8 * 1000
     assert torch.equal(torch.get_rng_state(), before)
@@ -230,28 +243,6 @@ def test_no_particles_are_refused(particles):
 # Nothing changes -------------------------------------------------------------------------------
 
 
-def contents(pair):
-    """Everything that an evaluation might touch, copied."""
-    store = pyro.get_param_store()
-    return (
-        {name: value.clone() for name, value in pair.state_dict().items()},
-        {name: (p.requires_grad, p.grad) for name, p in pair.named_parameters()},
-        {name: module.training for name, module in pair.named_modules()},
-        {name: store[name].detach().clone() for name in store},
-        torch.is_grad_enabled(),
-        torch.distributions.Distribution._validate_args,
-    )
-
-
-def assert_same(before, after):
-    for old, new in zip(before, after, strict=True):
-        if isinstance(old, dict):
-            assert old.keys() == new.keys()
-            old, new = list(old.values()), list(new.values())
-        for a, b in zip(old, new, strict=True) if isinstance(old, list) else [(old, new)]:
-            assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
-
-
 @pytest.mark.parametrize("estimate", ESTIMATORS)
 def test_an_evaluation_of_any_pair_is_finite_and_leaves_it_bit_for_bit_as_it_was(case, estimate):
     pair = case.pair
@@ -284,33 +275,6 @@ def test_an_evaluation_that_fails_puts_the_modes_back_too():
 
 
 # What an estimate is conditional on, and what has none -----------------------------------------
-
-
-class SharedMean(nn.Module):
-    """mean ~ N(0, 1), z_n ~ N(mean, a^2), x_n ~ N(z_n, b^2); the guide is exact given the mean."""
-
-    a, b = 0.8, 0.5
-
-    def __init__(self, mean):
-        super().__init__()
-        self.mean = nn.Parameter(torch.tensor(mean))
-
-    def model(self, x):
-        mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
-        with pyro.plate("data", len(x)):
-            z = pyro.sample("z", dist.Normal(mean, self.a))
-            pyro.sample("x", dist.Normal(z, self.b), obs=x)
-
-    def guide(self, x):
-        mean = pyro.sample("mean", dist.Normal(self.mean, 0.3))
-        precision = self.a**-2 + self.b**-2
-        with pyro.plate("data", len(x)):
-            loc = (mean / self.a**2 + x / self.b**2) / precision
-            pyro.sample("z", dist.Normal(loc, precision**-0.5))
-
-    def log_evidence(self, x, mean):
-        """log p(x_n | mean)."""
-        return dist.Normal(mean, math.hypot(self.a, self.b)).log_prob(x)
 
 
 @pytest.mark.parametrize("estimate", ESTIMATORS)

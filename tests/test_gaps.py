@@ -8,8 +8,18 @@ import pytest
 import torch
 from comparing import SHIFT, SHORT, quiet, shifted_comparison
 from pyro import poutine
-from rulers import diagonal_optimum, drawn, guided, kl_to_posterior, orthogonal, rotated, shifted
-from test_evidence import SharedMean, assert_same, contents
+from rulers import (
+    SharedMean,
+    assert_same,
+    contents,
+    diagonal_optimum,
+    drawn,
+    guided,
+    kl_to_posterior,
+    orthogonal,
+    rotated,
+    shifted,
+)
 from torch import nn
 
 from bayesvae import Pair, families, guides, likelihoods, networks, priors

@@ -340,7 +340,7 @@ def test_an_objective_without_a_gradient_is_refused_by_name(objective, phrase):
 
 def test_pathwise_objectives_are_told_from_those_with_score_functions():
     def scored(model, guide, *batch):
-        raise NotImplementedError
+        return model
 
     assert is_pathwise(elbo)
     assert is_pathwise(scored)
