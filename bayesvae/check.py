@@ -6,7 +6,6 @@ a batch and looks for each of them.
 """
 
 from collections.abc import Iterator
-from contextlib import suppress
 from math import inf
 
 import pyro
@@ -16,6 +15,7 @@ from pyro.infer import ELBO
 from torch import Tensor
 from torch.distributions import constraints
 
+from bayesvae.distributions import bare, support_of
 from bayesvae.objectives import Objective, elbo, is_pathwise, per_datum
 from bayesvae.pair import Pair, evaluation_mode, require_pair
 from bayesvae.programs import DATA_PLATE, PARTICLE_PLATE, sized
@@ -206,16 +206,8 @@ def _shape_problem(site: Site) -> str | None:
     return None
 
 
-def _support(site: Site) -> constraints.Constraint | None:
-    """The distribution's support, None where it states none (a flow, say)."""
-    for fn in (site.distribution, getattr(site.distribution, "dist", None)):
-        with suppress(NotImplementedError, AttributeError):
-            return fn.support
-    return None
-
-
 def _outside_support(site: Site) -> str | None:
-    support = _support(site)
+    support = support_of(site.distribution)
     if not torch.isfinite(site.value).all():
         share = (~torch.isfinite(site.value)).float().mean().item()
         return f"{share:.1%} of the data are not finite. Remove them, or replace and mask them."
@@ -231,7 +223,7 @@ def _outside_support(site: Site) -> str | None:
                 "These are grey levels: binarise them (data.static_binarisation, or "
                 "data.Loader(..., transform=torch.bernoulli)) or use likelihoods.Normal."
             )
-    elif site.base.support.is_discrete and low >= 0:
+    elif support.is_discrete and low >= 0:
         remedy = (
             "It takes whole numbers from 0: round grey levels, as in (x * 16).round() (on the "
             "command line --levels 17 --binarise none), or use likelihoods.Normal."
@@ -268,20 +260,14 @@ def _interval(support: constraints.Constraint) -> tuple[Tensor, Tensor] | None:
     return torch.as_tensor(ends[0]), torch.as_tensor(ends[1])
 
 
-def _bare(support: constraints.Constraint) -> constraints.Constraint:
-    while hasattr(support, "base_constraint"):
-        support = support.base_constraint
-    return support
-
-
 def _supports(sites: Sites) -> Iterator[str]:
     for name in sites.guide.keys() & sites.model.keys():
         guide, model = sites.guide[name], sites.model[name]
-        pair = (_support(guide), _support(model))
+        pair = (support_of(guide.distribution), support_of(model.distribution))
         if None in pair or isinstance(guide.base, dist.Delta):
             continue
-        exceeds, covers = _exceeds_and_covers(guide, model, _bare(pair[0]), _bare(pair[1]))
-        supports = f"guide {_bare(pair[0])}, prior {_bare(pair[1])}"
+        exceeds, covers = _exceeds_and_covers(guide, model, bare(pair[0]), bare(pair[1]))
+        supports = f"guide {bare(pair[0])}, prior {bare(pair[1])}"
         if exceeds:
             yield (
                 f"The guide of '{name}' exceeds the prior's support ({supports}): draws outside "
@@ -308,8 +294,8 @@ def _exceeds_and_covers(
         return exceeds, covers
     if type(q) is type(p):
         return False, True
-    exceeds = not bool(_support(model).check(guide.value).all())
-    covers = bool(_support(guide).check(model.distribution.sample()).all())
+    exceeds = not bool(support_of(model.distribution).check(guide.value).all())
+    covers = bool(support_of(guide.distribution).check(model.distribution.sample()).all())
     return exceeds, covers
 
 

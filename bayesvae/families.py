@@ -19,11 +19,11 @@ from functools import lru_cache
 
 import pyro.distributions as dist
 import torch
-from pyro.contrib.zuko import ZukoToPyro
-from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 from torch.distributions import Distribution
 from torch.nn.functional import softplus
+
+from bayesvae.distributions import innermost
 
 SCALE_FLOOR = 1e-6
 
@@ -49,18 +49,6 @@ class Family(ABC):
         """Whether a distribution is a member of the family."""
 
 
-def pyro_ready(distribution: Distribution) -> Distribution:
-    """The distribution as ``pyro.sample`` takes it: torch's and zuko's are wrapped, Pyro's kept.
-
-    Example:
-        >>> type(pyro_ready(torch.distributions.Normal(0.0, 1.0))).__name__
-        'ZukoToPyro'
-    """
-    if isinstance(distribution, TorchDistributionMixin):
-        return distribution
-    return ZukoToPyro(distribution)
-
-
 def positive(raw: Tensor) -> Tensor:
     """softplus(raw) + 1e-6, elementwise: a scale or rate from an unconstrained number."""
     return softplus(raw) + SCALE_FLOOR
@@ -70,12 +58,6 @@ def raw_of(scale: Tensor) -> Tensor:
     """The inverse of `positive`, elementwise; scales at or below the floor become tiny ones."""
     above = (scale - SCALE_FLOOR).clamp_min(torch.finfo(scale.dtype).tiny)
     return above + torch.log(-torch.expm1(-above))
-
-
-def _base(distribution: Distribution) -> Distribution:
-    while isinstance(distribution, torch.distributions.Independent):
-        distribution = distribution.base_dist
-    return distribution
 
 
 @dataclass(frozen=True)
@@ -111,7 +93,7 @@ class Normal(Family):
     def contains(self, distribution: Distribution) -> bool:
         """Whether a distribution is a diagonal normal over ``(d,)``."""
         return distribution.event_shape == (self.dim,) and isinstance(
-            _base(distribution), torch.distributions.Normal
+            innermost(distribution), torch.distributions.Normal
         )
 
 
@@ -160,7 +142,7 @@ class MultivariateNormal(Family):
 
         Distributions other than multivariate normals give their variances alone.
         """
-        base = _base(distribution)
+        base = innermost(distribution)
         if isinstance(base, torch.distributions.MultivariateNormal):
             tril = base.scale_tril
         else:
@@ -173,5 +155,5 @@ class MultivariateNormal(Family):
     def contains(self, distribution: Distribution) -> bool:
         """Whether a distribution is a multivariate normal over ``(d,)``."""
         return distribution.event_shape == (self.dim,) and isinstance(
-            _base(distribution), torch.distributions.MultivariateNormal
+            innermost(distribution), torch.distributions.MultivariateNormal
         )

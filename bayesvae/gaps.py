@@ -40,6 +40,7 @@ from bayesvae.ascent import (
 )
 from bayesvae.data import sequential
 from bayesvae.dependence import guide_parameters, refuse_unseen
+from bayesvae.distributions import bare, pyro_ready, support_of, unwrapped
 from bayesvae.evidence import (
     Estimate,
     concatenate,
@@ -90,7 +91,7 @@ class _Guide(NamedTuple):
 
     def masked(self, q: Distribution) -> Distribution:
         """q with the log-densities of data masked out at zero, as in the pair's own terms."""
-        return q if self.mask is None else q.mask(self.mask)
+        return q if self.mask is None else pyro_ready(q).mask(self.mask)
 
     @property
     def log_volume(self) -> Tensor:
@@ -117,20 +118,19 @@ def _one_latent(guide: Program, x: Tensor, index: Tensor | None) -> _Guide | Non
     local = [site for site in local if not site.observed]
     if len(local) != 1:
         return None
-    fn = local[0].distribution
-    real = torch.distributions.constraints.real
+    fn = unwrapped(local[0].distribution)
     if isinstance(fn, torch.distributions.Normal) and len(local[0].plates) == 1:
         fn = dist.Normal(fn.loc.unsqueeze(-1), fn.scale.unsqueeze(-1)).to_event(1)
-    try:
-        support = fn.support
-        loc, scale = fn.mean, fn.stddev
-    except NotImplementedError:
+    support = support_of(fn)
+    if support is None or bare(support) is not torch.distributions.constraints.real:
         return None
-    while hasattr(support, "base_constraint"):
-        support = support.base_constraint
+    try:
+        loc, scale = fn.mean, fn.stddev
+    except NotImplementedError:  # torch's word for moments without a closed form
+        return None
     one_vector = len(fn.event_shape) == 1 and len(local[0].plates) == 1
     usable = torch.isfinite(loc).all() and torch.isfinite(scale).all() and (scale > 0).all()
-    if support is not real or not one_vector or not fn.has_rsample or not usable:
+    if not one_vector or not fn.has_rsample or not usable:
         return None
     return _Guide(local[0].name, local[0].value[0].shape, fn, loc, scale, local[0].mask)
 

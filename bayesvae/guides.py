@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.nn.functional import embedding
 
-from bayesvae.families import Family, pyro_ready
+from bayesvae.distributions import pyro_ready
+from bayesvae.families import Family
 from bayesvae.programs import DATA_PLATE
 
 

@@ -28,7 +28,7 @@ from pyro.poutine.messenger import Messenger, unwrap
 from pyro.poutine.runtime import _PYRO_STACK
 from pyro.poutine.trace_messenger import TraceMessenger
 from torch import Tensor, nn
-from torch.distributions import constraints, transform_to
+from torch.distributions import transform_to
 
 from bayesvae.programs import Program
 
@@ -204,7 +204,7 @@ class Pair(nn.Module):
     def find_parameters(self, x: Tensor, index: Tensor | None = None) -> None:
         """Takes in the parameters that only ``pyro.module`` and ``pyro.param`` statements show.
 
-        Runs both programs once on a batch without touching the random stream.  `fit` and the
+        Runs both programs on a batch without touching the random stream.  `fit` and the
         evaluators call it; call it yourself before you build an optimiser or load a state by hand.
 
         Args:
@@ -254,9 +254,9 @@ class Pair(nn.Module):
     def _take_in(self, name: str, unconstrained: Tensor) -> None:
         if _MODULE_NAMESPACE_DIVIDER not in name and name in self._keys:
             return
-        key = "param_" + name.replace("%", "%25").replace(".", "%2E")
+        key = "param_" + name.replace(".", "_")
         while key in self._statements:
-            key += "%"
+            key += "_"
         if isinstance(unconstrained, nn.Parameter):
             self._statements[key] = unconstrained
         else:
@@ -267,11 +267,10 @@ class Pair(nn.Module):
 
     def _show_parameters(self) -> None:
         """States every parameter by a name of this pair alone, at which the store holds it."""
-        prefix, store = _names.setdefault(self, f"pair_{next(_number)}"), pyro.get_param_store()
+        prefix = _names.setdefault(self, f"pair_{next(_number)}")
         for local, parameter in self.named_parameters():
             name = f"{prefix}{_MODULE_NAMESPACE_DIVIDER}{local}"
             if parameter.requires_grad:
-                store.setdefault(name, parameter, constraints.real)
                 pyro.param(name, parameter)
 
 

@@ -28,8 +28,9 @@ from pyro.distributions.util import scale_and_mask
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
-from torch.distributions import Distribution, Independent, kl_divergence
+from torch.distributions import Distribution, kl_divergence
 
+from bayesvae.distributions import innermost
 from bayesvae.programs import DATA_PLATE, PARTICLE_PLATE, Program, given, within
 
 
@@ -71,11 +72,8 @@ class Site(NamedTuple):
 
     @property
     def base(self) -> Distribution:
-        """The distribution inside any ``Independent``."""
-        distribution = self.distribution
-        while isinstance(distribution, Independent):
-            distribution = distribution.base_dist
-        return distribution
+        """The distribution inside any wrapper and ``Independent``."""
+        return innermost(self.distribution)
 
     def log_density(self, weight: Tensor | float = 1.0) -> Tensor:
         """log-density of the value, masked, times ``weight``; shape of the site's batch."""

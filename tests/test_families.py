@@ -5,7 +5,7 @@ import pytest
 import torch
 from rulers import covariance
 
-from bayesvae import families
+from bayesvae import distributions, families
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 
@@ -132,8 +132,8 @@ def test_scales_invert_and_stay_above_their_floor():
 
 def test_pyro_ready_wraps_plain_torch_and_leaves_pyro_alone():
     plain = torch.distributions.Normal(torch.zeros(3), 1.0)
-    ready = families.pyro_ready(plain)
+    ready = distributions.pyro_ready(plain)
     torch.testing.assert_close(ready.log_prob(torch.ones(3)), plain.log_prob(torch.ones(3)))
     assert hasattr(ready, "mask")
     pyros = dist.Normal(0.0, 1.0)
-    assert families.pyro_ready(pyros) is pyros
+    assert distributions.pyro_ready(pyros) is pyros

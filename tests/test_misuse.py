@@ -14,6 +14,7 @@ from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from bayesvae import Pair, check_pair, compare, data, families, fit, guides, log_evidence
+from bayesvae.distributions import pyro_ready
 from bayesvae.evidence import elbo_per_datum
 from bayesvae.objectives import elbo
 from bayesvae.pairs import ppca
@@ -116,6 +117,38 @@ def test_a_scalar_latent_has_gaps_too():
     # KL(N(m + 1/2, 1/2) || N(m, 1/2)) = (1/2)^2 / (2 * 1/2)
     assert split.amortization_gap.mean().item() == pytest.approx(0.25, abs=0.1)
     assert split.approximation_gap.mean().item() == pytest.approx(0.0, abs=0.02)
+
+
+def test_a_guide_of_plain_torch_distributions_has_a_family_like_one_of_pyros(x):
+    class Plain(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = nn.Linear(5, 4)
+
+        def posterior(self, x, index=None):
+            loc, raw = self.network(x).chunk(2, -1)
+            normal = torch.distributions.Normal(loc, raw.exp())
+            return torch.distributions.Independent(normal, 1)
+
+    guide = guides.Amortized(nn.Identity(), families.Normal(2))
+    guide.posterior = Plain().posterior
+    split = compare(ppca(rotated(), guide), x, particles=20, **quiet).splits["train"]
+    assert split.own == "Normal"
+    assert (split.amortization_gap > 0).all()
+
+
+def test_values_outside_a_plain_torch_likelihood_are_refused_by_name():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", pyro_ready(torch.distributions.Poisson(z.exp())), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
+
+    with pytest.raises(ValueError, match=r"support of Poisson.*whole numbers"):
+        check_pair(Pair(model, guide), torch.full((4,), 0.5))
 
 
 def test_a_latent_under_a_further_plate_is_compared_without_families():

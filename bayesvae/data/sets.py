@@ -108,9 +108,9 @@ def mnist(root: str | os.PathLike | None = None) -> Splits:
         FileNotFoundError: If the files are not there and cannot be downloaded to there.
         ValueError: If a file is truncated or corrupt.
 
-    Example:
-        >>> mnist().train.shape  # doctest: +SKIP
-        torch.Size([60000, 1, 28, 28])
+    Example::
+
+        mnist().train.shape  # torch.Size([60000, 1, 28, 28])
     """
     import torchvision
 
@@ -130,9 +130,9 @@ def fashion_mnist(root: str | os.PathLike | None = None) -> Splits:
         FileNotFoundError: As `mnist`.
         ValueError: As `mnist`.
 
-    Example:
-        >>> fashion_mnist().test.shape  # doctest: +SKIP
-        torch.Size([10000, 1, 28, 28])
+    Example::
+
+        fashion_mnist().test.shape  # torch.Size([10000, 1, 28, 28])
     """
     import torchvision
 

@@ -11,7 +11,7 @@ import pyro
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from bayesvae.families import pyro_ready
+from bayesvae.distributions import pyro_ready
 from bayesvae.guides import Amortized
 from bayesvae.pair import Pair
 from bayesvae.programs import DATA_PLATE, Program

@@ -1,0 +1,47 @@
+"""Distributions as Pyro wraps them, and what is inside."""
+
+from pyro.contrib.zuko import ZukoToPyro
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch.distributions import Distribution, Independent
+from torch.distributions.constraints import Constraint
+
+
+def pyro_ready(distribution: Distribution) -> Distribution:
+    """The distribution as ``pyro.sample`` takes it: torch's and zuko's are wrapped, Pyro's kept.
+
+    Example:
+        >>> import torch
+        >>> type(pyro_ready(torch.distributions.Normal(0.0, 1.0))).__name__
+        'ZukoToPyro'
+    """
+    if isinstance(distribution, TorchDistributionMixin):
+        return distribution
+    return ZukoToPyro(distribution)
+
+
+def unwrapped(distribution: Distribution) -> Distribution:
+    """The distribution that `pyro_ready` wrapped, or itself."""
+    return distribution.dist if isinstance(distribution, ZukoToPyro) else distribution
+
+
+def innermost(distribution: Distribution) -> Distribution:
+    """The distribution inside a wrapper and any ``Independent``."""
+    distribution = unwrapped(distribution)
+    while isinstance(distribution, Independent):
+        distribution = distribution.base_dist
+    return distribution
+
+
+def support_of(distribution: Distribution) -> Constraint | None:
+    """The support, None where the distribution states none (a flow, say)."""
+    try:
+        return unwrapped(distribution).support
+    except NotImplementedError:
+        return None
+
+
+def bare(support: Constraint) -> Constraint:
+    """The constraint on a single entry, inside those that gather entries into events."""
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    return support
