@@ -3,6 +3,7 @@
 from bayesvae import (
     data,
     families,
+    generate,
     guides,
     likelihoods,
     networks,
@@ -27,6 +28,7 @@ __all__ = [
     "data",
     "families",
     "fit",
+    "generate",
     "guides",
     "likelihoods",
     "log_evidence",

@@ -1,8 +1,10 @@
 """Distributions as Pyro wraps them, and what is inside."""
 
+import torch
 from pyro.contrib.zuko import ZukoToPyro
 from pyro.distributions.torch_distribution import TorchDistributionMixin
-from torch.distributions import Distribution, Independent
+from torch import Tensor
+from torch.distributions import Categorical, Distribution, Independent
 from torch.distributions.constraints import Constraint
 
 
@@ -10,7 +12,6 @@ def pyro_ready(distribution: Distribution) -> Distribution:
     """The distribution as ``pyro.sample`` takes it: torch's and zuko's are wrapped, Pyro's kept.
 
     Example:
-        >>> import torch
         >>> type(pyro_ready(torch.distributions.Normal(0.0, 1.0))).__name__
         'ZukoToPyro'
     """
@@ -45,3 +46,19 @@ def bare(support: Constraint) -> Constraint:
     while hasattr(support, "base_constraint"):
         support = support.base_constraint
     return support
+
+
+def mean_of(distribution: Distribution) -> Tensor:
+    """The mean, in the units of the draws; of levels 0 ... C - 1 the expected level.
+
+    Raises:
+        NotImplementedError: torch's own, where no mean is known (a flow, say).
+
+    Example:
+        >>> mean_of(Categorical(torch.tensor([0.5, 0.0, 0.5])))
+        tensor(1.)
+    """
+    base = innermost(distribution)
+    if isinstance(base, Categorical):
+        return base.probs @ torch.arange(base.probs.shape[-1]).to(base.probs)
+    return unwrapped(distribution).mean

@@ -59,6 +59,7 @@ MAY_IMPORT = {
         "trace",
     },
     "report": {"checkpoint", "evidence", "plots"},
+    "generate": {"data", "distributions", "evidence", "pair", "programs", "trace"},
 }
 # The command line and the package itself stand above the others.
 FRONT = {"cli", "__main__", "bayesvae"}

@@ -1,0 +1,311 @@
+"""A pair run forwards: draws of the model, codes of data, and what lies between codes.
+
+The model is asked for the distribution of the observed site with its latents drawn, or fixed at
+given values; its mean is E[x | z].  Nothing here is a bound or an estimate: these are the arrays
+under the pictures.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from bayesvae import programs, trace
+from bayesvae.data import rows
+from bayesvae.distributions import mean_of
+from bayesvae.evidence import evaluating
+from bayesvae.pair import Pair, on_device_of
+
+
+class Samples(NamedTuple):
+    """Draws from p(x, z).
+
+    Attributes:
+        latents: by site name, ``(n, *event)``.
+        mean: E[x | z] of each, ``(n, *event)``, in the units of x.
+        draw: x itself, noise included, ``(n, *event)``.
+    """
+
+    latents: dict[str, Tensor]
+    mean: Tensor
+    draw: Tensor
+
+
+class Traversals(NamedTuple):
+    """One latent varied at a time.
+
+    Attributes:
+        mean: E[x | z], ``(d, steps, *event)``.
+        values: how far from the prior's mean, in its standard deviations, ``(steps,)``.
+        dims: which entry of the latent each row varies, ``(d,)``.
+        activity: variance of that entry's posterior mean over the data, ``(d,)``.
+    """
+
+    mean: Tensor
+    values: Tensor
+    dims: Tensor
+    activity: Tensor
+
+
+class Grid(NamedTuple):
+    """Log-densities of a two-dimensional latent on a grid.
+
+    Attributes:
+        first: coordinates of the first entry, ``(C,)``.
+        second: coordinates of the second entry, ``(R,)``.
+        log_joint: log p(x_n, z), ``(n, R, C)``: the posterior up to a constant a datum.
+        log_guide: log q(z | x_n), ``(n, R, C)``.
+    """
+
+    first: Tensor
+    second: Tensor
+    log_joint: Tensor
+    log_guide: Tensor
+
+
+def samples(pair: Pair, count: int, event: Sequence[int]) -> Samples:
+    """Draws of the model, ancestrally: the latents from the prior, x given the latents.
+
+    Args:
+        pair: the pair.
+        count: n.
+        event: shape of one datum.
+
+    Raises:
+        ValueError: if a latent has no distribution to draw from, as in an autoencoder, or if no
+            observed site has the shape of the data.
+
+    Example:
+        >>> from bayesvae.pairs import PPCA, ppca
+        >>> drawn = samples(ppca(PPCA(torch.eye(3)[:, :1], torch.zeros(3), 1.0)), 5, (3,))
+        >>> drawn.mean.shape, drawn.latents["z"].shape
+        (torch.Size([5, 3]), torch.Size([5, 1]))
+    """
+    if count < 1:
+        raise ValueError(f"samples needs count >= 1; got {count}.")
+    with evaluating(pair):
+        x, index = _blank(pair, count, event)
+        try:
+            sites = trace.draws(programs.sampled(pair.model), x, index)
+        except NotImplementedError as error:
+            raise ValueError(
+                "The model has a latent without a distribution that can be drawn from, so it has "
+                "no samples. Give it a proper prior."
+            ) from error
+        observed = _observed(pair, x, index)
+        latents = {
+            name: site.value.cpu()
+            for name, site in sites.items()
+            if name != observed and site.data_plate is not None
+        }
+        site = sites[observed]
+        return Samples(latents, mean_of(site.distribution).cpu(), site.value.cpu())
+
+
+def codes(pair: Pair, data: Any, *, draw: bool = False) -> dict[str, Tensor]:
+    """The latents that the guide gives data.
+
+    Args:
+        pair: the pair.
+        data: a tensor ``(N, *event)``, ``(x, positions)``, or any source of `bayesvae.data`.
+        draw: draws of q(z | x), which over all data are the aggregated posterior; else its means,
+            from the first latent onwards, each given the ones before. Where a mean is not known,
+            as of a flow, a draw stands in.
+
+    Returns:
+        By site name, ``(N, *event)``; sites outside the data plate are left out.
+
+    Example:
+        >>> from bayesvae.pairs import PPCA, ppca
+        >>> pair = ppca(PPCA(torch.eye(3)[:, :1], torch.zeros(3), 1.0))
+        >>> codes(pair, torch.ones(4, 3))["z"].squeeze(-1)
+        tensor([0.5000, 0.5000, 0.5000, 0.5000])
+    """
+    with evaluating(pair):
+        x, index = on_device_of(pair, *rows(data))
+        return {name: value.cpu() for name, value in _codes(pair, x, index, draw).items()}
+
+
+def means(pair: Pair, latents: Mapping[str, Tensor], event: Sequence[int]) -> Tensor:
+    """E[x | z] with latents given.
+
+    Args:
+        pair: the pair.
+        latents: by site name, ``(n, *event)``; those not given are drawn from the model.
+        event: shape of one datum.
+
+    Returns:
+        ``(n, *event)``, in the units of x.
+
+    Example:
+        >>> from bayesvae.pairs import PPCA, ppca
+        >>> pair = ppca(PPCA(torch.eye(3)[:, :1], torch.zeros(3), 1.0))
+        >>> means(pair, {"z": torch.tensor([[2.0]])}, (3,)).tolist()
+        [[2.0, 0.0, 0.0]]
+    """
+    with evaluating(pair):
+        x, index = _blank(pair, len(next(iter(latents.values()))), event)
+        values = {name: value.to(x.device) for name, value in latents.items()}
+        sites = trace.draws(programs.given(pair.model, values), x, index)
+        return mean_of(sites[_observed(pair, x, index)].distribution).cpu()
+
+
+def reconstructions(pair: Pair, data: Any) -> Tensor:
+    """E[x | z] at the guide's codes of the data, ``(N, *event)``.
+
+    Args:
+        pair: the pair.
+        data: as in `codes`.
+    """
+    x, index = rows(data)
+    return means(pair, codes(pair, (x, index)), x.shape[1:])
+
+
+def interpolations(pair: Pair, starts: Any, ends: Any, steps: int = 9) -> Tensor:
+    """E[x | z] along straight lines between codes.
+
+    Args:
+        pair: the pair.
+        starts: n data, as in `codes`.
+        ends: n data.
+        steps: points on each line, its ends included.
+
+    Returns:
+        ``(n, steps, *event)``.
+
+    Raises:
+        ValueError: if there are not as many starts as ends, or fewer than two steps.
+    """
+    (x, index), (y, other) = rows(starts), rows(ends)
+    if x.shape != y.shape or steps < 2:
+        raise ValueError(
+            f"interpolations needs as many starts as ends and steps >= 2; got {tuple(x.shape)}, "
+            f"{tuple(y.shape)} and {steps}."
+        )
+    first, last = codes(pair, (x, index)), codes(pair, (y, other))
+    share = torch.linspace(0, 1, steps)
+    paths = {
+        name: torch.stack([torch.lerp(z, last[name], s.to(z)) for s in share], 1).flatten(0, 1)
+        for name, z in first.items()
+    }
+    return means(pair, paths, x.shape[1:]).unflatten(0, (len(x), steps))
+
+
+def traversals(
+    pair: Pair, data: Any, steps: int = 9, reach: float = 2.5, limit: int = 10
+) -> Traversals:
+    """E[x | z] as one entry of the latent moves and the others stay where a datum's code is.
+
+    Of several latents it is the guide's first, the one next to the data in `pairs.hierarchical`.
+
+    Args:
+        pair: the pair.
+        data: as in `codes`: the first datum is the one varied, all tell which entries are used.
+        steps: values of each entry.
+        reach: how many of the prior's standard deviations to go each way.
+        limit: at most so many entries, those first that vary most over the data.
+    """
+    x, index = rows(data)
+    latents = codes(pair, (x, index))
+    name, z = next(iter(latents.items()))
+    if z.dim() != 2:
+        raise ValueError(
+            f"traversals needs a vector of latents a datum; '{name}' has shape {tuple(z.shape)}."
+        )
+    activity, dims = z.var(0, correction=0).sort(descending=True)
+    dims, activity = dims[:limit], activity[:limit]
+    loc, scale = prior_moments(pair, name, x.shape[1:])
+    values = torch.linspace(-reach, reach, steps).to(z)
+    path = z[0].repeat(len(dims), steps, 1)
+    for row, dim in enumerate(dims):
+        path[row, :, dim] = loc[dim] + scale[dim] * values
+    given = {key: code[:1].repeat(len(dims) * steps, 1) for key, code in latents.items()}
+    mean = means(pair, given | {name: path.flatten(0, 1)}, x.shape[1:])
+    return Traversals(mean.unflatten(0, (len(dims), steps)), values, dims, activity)
+
+
+def prior_moments(
+    pair: Pair, name: str, event: Sequence[int], count: int = 2000
+) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of a latent under the model, from draws; each ``(d,)``.
+
+    Args:
+        pair: the pair.
+        name: the latent's site.
+        event: shape of one datum.
+        count: number of draws.
+    """
+    z = samples(pair, count, event).latents[name]
+    return z.mean(0), z.std(0)
+
+
+def posterior_grid(
+    pair: Pair, data: Any, first: Tensor, second: Tensor, *, at_once: int = 2000
+) -> Grid:
+    """log p(x, z) and log q(z | x) on a grid of a two-dimensional latent.
+
+    Args:
+        pair: the pair, with one latent of two entries.
+        data: n data, as in `codes`.
+        first: coordinates of the first entry, ``(C,)``.
+        second: coordinates of the second entry, ``(R,)``.
+        at_once: points of the grid evaluated together.
+
+    Raises:
+        ValueError: if the pair's latent is another.
+    """
+    with evaluating(pair):
+        x, index = on_device_of(pair, *rows(data))
+        latents = _codes(pair, x, index, draw=False)
+        if [value.shape[1:] for value in latents.values()] != [(2,)]:
+            shapes = {name: tuple(value.shape[1:]) for name, value in latents.items()}
+            raise ValueError(f"posterior_grid needs one latent of two entries; got {shapes}.")
+        (name,) = latents
+        points = torch.cartesian_prod(second, first).flip(-1).to(next(iter(latents.values())))
+        found = []
+        for part in points.split(at_once):
+            z = part[:, None].expand(-1, len(x), -1)
+            found.append(
+                [
+                    trace.log_joint(program, {name: z}, x, index, particles=len(part)).T
+                    for program in (pair.model, pair.guide)
+                ]
+            )
+        joint, guide = (torch.cat(parts, 1) for parts in zip(*found, strict=True))
+        shape = (len(second), len(first))
+        return Grid(
+            first, second, joint.unflatten(1, shape).cpu(), guide.unflatten(1, shape).cpu()
+        )
+
+
+def _blank(pair: Pair, count: int, event: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Data of the right shape whose values the model does not read, on the pair's device."""
+    return on_device_of(pair, torch.zeros(count, *event), torch.arange(count))
+
+
+def _observed(pair: Pair, x: Tensor, index: Tensor) -> str:
+    """The site that the model observes x at."""
+    sites = trace.draws(pair.model, x[:1], index[:1])
+    fitting = [n for n, s in sites.items() if s.observed and s.value.shape == x[:1].shape]
+    if not fitting:
+        raise ValueError(
+            f"The model must observe data of shape (B, {', '.join(map(str, x.shape[1:]))}); none "
+            f"of its sites {sorted(sites)} does."
+        )
+    return fitting[-1]
+
+
+def _codes(pair: Pair, x: Tensor, index: Tensor, draw: bool) -> dict[str, Tensor]:
+    sites = trace.draws(pair.guide, x, index)
+    local = [n for n, s in sites.items() if s.data_plate is not None and not s.observed]
+    if draw:
+        return {name: sites[name].value for name in local}
+    values: dict[str, Tensor] = {}
+    for name in local:
+        site = trace.draws(programs.given(pair.guide, values), x, index)[name]
+        values[name] = site.value
+        with suppress(NotImplementedError):
+            values[name] = mean_of(site.distribution)
+    return values
