@@ -1,22 +1,33 @@
-"""Pictures of a latent-variable model: its samples, its training, its inference gaps.
+"""Pictures of a latent-variable model: its samples, training, latents, inference gaps.
 
 Functions take arrays and give axes or figures.  Figures are not pyplot's: nothing to close, no
 display needed.
 """
 
-from bayesvae.plots.curves import training_curve
+from bayesvae.plots.curves import path_changes, training_curve
+from bayesvae.plots.decoded import decoded_grid, interpolations, traversals
 from bayesvae.plots.images import reconstructions, samples
 from bayesvae.plots.ladders import GapRow, gap_curves, gap_figure, gaps
+from bayesvae.plots.latents import latent_space
+from bayesvae.plots.posteriors import posteriors
 from bayesvae.plots.style import Values, save
+from bayesvae.plots.tables import columns
 
 __all__ = [
     "GapRow",
     "Values",
+    "columns",
+    "decoded_grid",
     "gap_curves",
     "gap_figure",
     "gaps",
+    "interpolations",
+    "latent_space",
+    "path_changes",
+    "posteriors",
     "reconstructions",
     "samples",
     "save",
     "training_curve",
+    "traversals",
 ]

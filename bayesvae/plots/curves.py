@@ -1,6 +1,6 @@
-"""The picture of a training run."""
+"""Curves: a bound over training, a decoded mean along paths between codes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib import rc_context
@@ -8,8 +8,11 @@ from matplotlib.axes import Axes
 
 from bayesvae.plots.style import (
     BLUE,
+    DASHES,
+    GREEN,
     GREY,
     ORANGE,
+    PURPLE,
     STYLE,
     Values,
     arrays_of,
@@ -66,6 +69,49 @@ def training_curve(
     axes.set_xlim(epoch.min() - 1, epoch.max() + 1)
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(loc="best")
+    return despined(axes)
+
+
+@rc_context(STYLE)
+def path_changes(changes: Mapping[str, Values], *, axes: Axes | None = None) -> Axes:
+    """How far the decoded mean moves at each step along straight paths between codes.
+
+    Of each model the median over paths, in a band from the 10th to the 90th percentile. A decoder
+    that is smooth between the data moves by even steps; peaks are borders that a path crosses.
+
+    Args:
+        changes: by model ``(paths, steps)``: the distance between the decoded means of two
+            neighbouring points of a path, in the units of x.
+        axes: drawn on if given.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ValueError: if there are no models or more than four, on another shape, or values that are
+            not finite.
+
+    Example:
+        >>> import torch
+        >>> axes = path_changes({"VAE": torch.rand(20, 10), "autoencoder": torch.rand(20, 10)})
+        >>> axes.get_legend_handles_labels()[1]
+        ['VAE', 'autoencoder']
+    """
+    colours = (BLUE, ORANGE, GREEN, PURPLE)
+    if not 0 < len(changes) <= len(colours):
+        raise ValueError(f"`changes` must hold one to four models; got {len(changes)}.")
+    axes = axes or fresh(3.4)
+    for colour, dashes, (name, values) in zip(colours, DASHES, changes.items(), strict=False):
+        label = f"changes['{name}']"
+        moved = arrays_of({label: values}, "Pass finite (paths, steps).", dims=(2,))[label]
+        low, middle, high = np.quantile(moved, (0.1, 0.5, 0.9), axis=0)
+        place = (np.arange(moved.shape[1]) + 0.5) / moved.shape[1]
+        axes.fill_between(place, low, high, color=colour, alpha=0.2, linewidth=0)
+        axes.plot(place, middle, color=colour, linestyle=dashes, label=name)
+    axes.set(xlim=(0, 1), ylim=(0, None), ylabel="change of the decoded mean per step")
+    axes.set_xlabel("position on the path from one code to another")
+    title = "median over paths, 10 % to 90 %"
+    axes.legend(title=title, loc="lower left", bbox_to_anchor=(0, 1), ncols=4)
     return despined(axes)
 
 

@@ -1,14 +1,18 @@
 """Pictures of data: samples of a model, reconstructions beside originals."""
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bayesvae.plots.style import STYLE, WIDTH, Values, arrays_of, despined, fresh, tabled
 
 _LABEL = 1.3
+
+Range: TypeAlias = tuple[float, float]
 
 
 @rc_context(STYLE)
@@ -45,10 +49,10 @@ def samples(
     if draws is None:
         if noise:
             raise ValueError("noise=True needs `draws`; got None. Pass draws, or noise=False.")
-        (mean,) = _images(means=means)
-        return _grid([("mean", mean, _range(mean))], columns)
-    mean, draw = _images(means=means, draws=draws)
-    scale, rest = _range(mean, draw), draw - mean
+        (mean,) = events_of("n", means=means)
+        return _grid([("mean", mean, range_of(mean))], columns)
+    mean, draw = events_of("n", means=means, draws=draws)
+    scale, rest = range_of(mean, draw), draw - mean
     if not noise:
         return _grid([("mean", mean, scale), ("draw", draw, scale)], columns)
     white = 3 * np.sqrt(np.mean(rest**2)) or 1.0
@@ -77,38 +81,58 @@ def reconstructions(originals: Values, means: Values, columns: int = 10) -> Figu
         >>> len(reconstructions(x, x.sqrt()).axes[0].images)
         30
     """
-    x, mean = _images(originals=originals, means=means)
+    x, mean = events_of("n", originals=originals, means=means)
     step = len(x) if x.ndim == 2 else max(columns, 1)
     blocks = [
-        (label, values[start : start + step], _range(x, mean))
+        (label, values[start : start + step], range_of(x, mean))
         for start in range(0, len(x), step)
         for label, values in (("original", x), ("reconstruction", mean))
     ]
     return _grid(blocks, columns, group=2)
 
 
-def _images(**named: Values) -> list[np.ndarray]:
-    """Arrays ``(n, H, W)``, ``(n, H, W, 3)`` or ``(n, D)``."""
-    kinds = "images (n, H, W), (n, 1, H, W), (n, 3, H, W) or vectors (n, D)"
-    arrays = list(arrays_of(named, f"Pass finite {kinds}.", dims=(2, 3, 4)).values())
+def events_of(front: str, **named: Values) -> list[np.ndarray]:
+    """Arrays ``(*front, H, W)``, ``(*front, H, W, 3)`` or ``(*front, D)``."""
+    kinds = f"images ({front}, H, W), ({front}, 1, H, W), ({front}, 3, H, W) or "
+    kinds += f"vectors ({front}, D)"
+    lead = front.count(",") + 1
+    dims = (lead + 1, lead + 2, lead + 3)
+    arrays = list(arrays_of(named, f"Pass finite {kinds}.", dims=dims).values())
     shape = arrays[0].shape
-    if len(shape) < 4:
+    if len(shape) < dims[-1]:
         return arrays
-    if shape[1] not in (1, 3):
-        raise ValueError(f"`{next(iter(named))}` must be {kinds}; got {shape}. Is n in front?")
-    return [np.moveaxis(a, 1, -1) if shape[1] == 3 else a[:, 0] for a in arrays]
+    if shape[lead] not in (1, 3):
+        raise ValueError(
+            f"`{next(iter(named))}` must be {kinds}; got {shape}. Is ({front}) in front?"
+        )
+    return [np.moveaxis(a, lead, -1) if shape[lead] == 3 else a.squeeze(lead) for a in arrays]
 
 
-def _range(first: np.ndarray, *others: np.ndarray) -> tuple[float, float]:
+def range_of(first: np.ndarray, *others: np.ndarray) -> Range:
+    """From 0 to 1 if the first array lies there, else the middle 99 % of all values."""
     if first.min() >= 0 and first.max() <= 1:
         return 0.0, 1.0
-    low, high = np.quantile(np.stack([first, *others]), (0.005, 0.995))
+    low, high = np.quantile(np.concatenate([a.ravel() for a in (first, *others)]), (0.005, 0.995))
     return low, max(high, low + 1e-6)
 
 
-def _grid(
-    blocks: Sequence[tuple[str, np.ndarray, tuple[float, float]]], columns: int, group: int = 1
-) -> Figure:
+def range_words(scale: Range, separator: str) -> str:
+    """What is black and what white, unless that is 0 and 1."""
+    ends = zip(scale, ("black", "white"), strict=True)
+    words = separator.join(f"{end:.2g} ({name})".replace("-", "−") for end, name in ends)
+    return "" if scale == (0, 1) else words
+
+
+def tile(
+    axes: Axes, image: np.ndarray, scale: Range, box: tuple[float, float, float, float]
+) -> None:
+    """Draws an image ``(H, W)`` or ``(H, W, 3)`` into a box (left, right, bottom, top)."""
+    low, high = scale
+    shown = np.clip((image - low) / (high - low), 0, 1) if image.ndim == 3 else image
+    axes.imshow(shown, "gray", vmin=low, vmax=high, extent=box)
+
+
+def _grid(blocks: Sequence[tuple[str, np.ndarray, Range]], columns: int, group: int = 1) -> Figure:
     """Named blocks of values on a scale, downwards, with space after each ``group`` of them."""
     if columns < 1:
         raise ValueError(f"`columns` must be at least 1; got {columns}. The default is 10.")
@@ -118,15 +142,13 @@ def _grid(
     cell = WIDTH - _LABEL if vectors else min(1.5, (WIDTH - _LABEL) / columns)
     aspect = 0.25 if vectors else first.shape[1] / first.shape[2]
     axes, ticks, top = fresh(1.0), {}, -0.2
-    for i, (name, values, (low, high)) in enumerate(blocks):
+    for i, (name, values, scale) in enumerate(blocks):
         top += 0.2 * (i % group == 0)
         for j, image in enumerate(values[None] if vectors else values):
             row, column = divmod(j, columns)
-            shown = np.clip((image - low) / (high - low), 0, 1) if image.ndim == 3 else image
             box = (column + 0.03, column + 0.97, top + row + 0.97, top + row + 0.03)
-            axes.imshow(shown, "gray", vmin=low, vmax=high, extent=box)
-        black, white = f"{low:.2g} (black)".replace("-", "−"), f"{high:.2g} (white)"
-        ticks[top + (row + 1) / 2] = name if (low, high) == (0, 1) else f"{name}\n{black}\n{white}"
+            tile(axes, image, scale, box)
+        ticks[top + (row + 1) / 2] = f"{name}\n{range_words(scale, chr(10))}".strip()
         top += row + 1
     axes.set(xlim=(0, columns), ylim=(top, 0), xticks=[], aspect=aspect)
     axes.set_xlabel("dimension (a row for each datum)" if vectors else "")

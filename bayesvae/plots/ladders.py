@@ -23,6 +23,7 @@ from matplotlib.figure import Figure
 
 from bayesvae.plots.style import (
     BLUE,
+    DASHES,
     GREEN,
     GREY,
     ORANGE,
@@ -39,7 +40,6 @@ from bayesvae.plots.style import (
 
 _GAPS = {"amortization gap": ORANGE, "approximation gap": BLUE, "inference gap": PURPLE}
 _GAIN = "other family's q*"
-_DASHES = ("-", (0, (4, 2)), (0, (1, 1.5)), "-.")
 
 
 class GapRow(NamedTuple):
@@ -133,7 +133,7 @@ def gap_curves(rows: Sequence[GapRow], axes: Axes | None = None) -> Axes:
     """
     rows = _checked(rows)
     axes = axes or fresh(3.4)
-    for row, dashes in zip(rows, itertools.cycle(_DASHES), strict=False):
+    for row, dashes in zip(rows, itertools.cycle(DASHES), strict=False):
         percent = (np.arange(len(row.guide)) + 0.5) * 100 / len(row.guide)
         style = {"linestyle": dashes, "marker": marker(len(percent))}
         for _, gap, difference in _rungs(row):

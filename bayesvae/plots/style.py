@@ -16,6 +16,7 @@ Values: TypeAlias = torch.Tensor | np.ndarray | Sequence[float]
 
 # "Color Universal Design" (Okabe and Ito, 2008): all kinds of colour vision keep these apart.
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#555555"
+DASHES = ("-", (0, (4, 2)), (0, (1, 1.5)), "-.")
 # Eight inches shown at 800 pixels leave 10 pt text 14 pixels high.
 WIDTH = 8.0
 STYLE = {"legend.fontsize": 9, "legend.frameon": False, "legend.columnspacing": 1.2}
