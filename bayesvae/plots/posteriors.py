@@ -185,7 +185,7 @@ def _panel(axes: Axes, grid: _Grid, log_p: np.ndarray, guides: Mapping[str, np.n
         mass = np.exp(log_q + grid.log_area)
         rising = levels(q, mass)
         if rising:
-            axes.contour(grid.first, grid.second, q, rising, colors=colour, linestyles=dashes)
+            axes.contour(grid.first, grid.second, q, rising, colors=colour, linestyles=[dashes])
         words = f"{name} {_divergence(grid, log_q, log_p):.2f}"
         if mass.sum() < 0.99:
             words += f", {1 - mass.sum():.0%} off the grid"
