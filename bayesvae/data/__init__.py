@@ -1,10 +1,13 @@
 """Data sets, binarisation, and loaders that know where each datum came from."""
 
 from bayesvae.data.loaders import Loader, Source, loader, rows, sequential
-from bayesvae.data.sets import Splits, digits, fashion_mnist, mnist, static_binarisation
+from bayesvae.data.mapped import Mapped
+from bayesvae.data.sets import digits, fashion_mnist, mnist, static_binarisation
+from bayesvae.data.splits import Splits
 
 __all__ = [
     "Loader",
+    "Mapped",
     "Source",
     "Splits",
     "digits",

@@ -18,15 +18,18 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from bayesvae.data.mapped import Mapped, map_of
+
 
 class Loader:
-    """Batches of data that fit into memory, sliced or gathered rather than collated.
+    """Batches of data in memory or mapped from disk, sliced or gathered rather than collated.
 
     Iterating yields ``(x, index)`` on the device of the data; each pass is a new epoch. With
-    neither `shuffle` nor `transform` a batch is a view: changing it changes the data.
+    neither `shuffle` nor `transform` a batch of a tensor is a view: changing it changes the data.
+    Of data on disk one batch at a time is read, and checked then.
 
     Args:
-        x: Data of shape ``(N, *event)``; their dtype is kept.
+        x: Data of shape ``(N, *event)``; the dtype of a tensor is kept.
         batch_size: Data per batch; the last batch takes what remains.
         shuffle: Draw a permutation from torch's global CPU stream for each epoch.
         transform: Applied to each batch as it is served, such as `torch.bernoulli` for dynamic
@@ -39,7 +42,7 @@ class Loader:
         positioned: Whether the positions were given.
 
     Raises:
-        TypeError: If `x` is not a tensor.
+        TypeError: If `x` is neither a tensor nor `Mapped`.
         ValueError: If `x` is empty, not finite, or fewer than one batch under `drop_last`; if
             there is not one position a datum.
 
@@ -51,20 +54,23 @@ class Loader:
 
     def __init__(
         self,
-        x: Tensor,
+        x: Tensor | Mapped,
         batch_size: int = 128,
         shuffle: bool = False,
         transform: Callable[[Tensor], Tensor] | None = None,
         drop_last: bool = False,
         positions: Tensor | None = None,
     ) -> None:
-        if not isinstance(x, Tensor):
+        if not isinstance(x, Tensor | Mapped):
             raise TypeError(f"Loader needs a tensor; got {type(x).__name__}. Use loader(...).")
-        self.x, self.size = x, len(x) if x.ndim and x.numel() else 0
+        self.x, self.size = x, len(x) if x.ndim and x.shape.numel() else 0
         _check_sizes(self.size, batch_size, drop_last)
-        _check_finite(x)
-        if transform is torch.bernoulli:
-            check_grey_levels(x)
+        if isinstance(x, Mapped):
+            transform = _checked_bernoulli if transform is torch.bernoulli else transform
+        else:
+            _check_finite(x)
+            if transform is torch.bernoulli:
+                check_grey_levels(x)
         self.batch_size, self.shuffle = batch_size, shuffle
         self.transform, self.drop_last = transform, drop_last
         self.positioned = positions is not None
@@ -88,12 +94,12 @@ class Loader:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         # Drawn on the CPU: one seed gives one order of the data on every device.
-        order = torch.randperm(self.size) if self.shuffle else torch.arange(self.size)
-        order = order.to(self.x.device)
+        order = torch.randperm(self.size).to(self.x.device) if self.shuffle else None
         for start in range(0, len(self) * self.batch_size, self.batch_size):
             part = slice(start, start + self.batch_size)
-            x = self.x[order[part]] if self.shuffle else self.x[part]
-            index = self.positions[order[part]]
+            part = part if order is None else order[part]
+            x, index = self.x[part], self.positions[part]
+            x = x.read() if isinstance(x, Mapped) else x
             yield (x if self.transform is None else self.transform(x)), index
 
 
@@ -162,7 +168,14 @@ def _first(item: Any) -> Tensor:
 
 
 Source: TypeAlias = (
-    Tensor | tuple[Tensor, Tensor] | np.ndarray | Dataset | DataLoader | Loader | _DatasetLoader
+    Tensor
+    | Mapped
+    | tuple[Tensor | Mapped, Tensor]
+    | np.ndarray
+    | Dataset
+    | DataLoader
+    | Loader
+    | _DatasetLoader
 )
 
 
@@ -170,7 +183,8 @@ def loader(data: Source, batch_size: int = 128, shuffle: bool = False) -> Loader
     """Return batches ``(x, index)`` of any usual source of data, without labels.
 
     Args:
-        data: A tensor or array ``(N, *event)``, whose dtype is kept; a part of a data set as
+        data: A tensor or array ``(N, *event)``, whose dtype is kept; `Mapped`, or an array that
+            is a memory-mapped file, of which only batches are read; a part of a data set as
             ``(x, positions)``; a map-style `Dataset`; or a `DataLoader` or `Loader`, each with a
             batch size and order of its own. Of items that are tuples, the first entry is kept.
         batch_size: Data per batch, where `data` does not say.
@@ -197,12 +211,14 @@ def loader(data: Source, batch_size: int = 128, shuffle: bool = False) -> Loader
         return _DatasetLoader(data)
     if isinstance(data, torch.utils.data.TensorDataset):
         data = data.tensors[0]
-    if isinstance(data, np.ndarray):
+    if isinstance(data, np.ndarray) and map_of(data):
+        data = Mapped(data)
+    elif isinstance(data, np.ndarray):
         # Copies only what torch cannot share: read-only memory and negative strides.
         data = torch.from_numpy(np.require(data, requirements=["C", "W"]))
-    if isinstance(data, Tensor):
+    if isinstance(data, Tensor | Mapped):
         return Loader(data, batch_size, shuffle)
-    if type(data) is tuple and len(data) == 2 and all(isinstance(d, Tensor) for d in data):
+    if type(data) is tuple and [isinstance(d, Tensor | Mapped) for d in data] == [True, True]:
         return Loader(data[0], batch_size, shuffle, positions=data[1])
     _check_map_style(data)
     _check_sizes(len(data), batch_size)
@@ -253,6 +269,7 @@ def rows(data: Source, limit: int | None = None) -> tuple[Tensor, Tensor]:
 
     Returns:
         Data ``(L, *event)`` and positions ``(L,)``; views of data in memory without a transform.
+        Of data on disk these rows are read, and no others.
 
     Raises:
         TypeError: As `loader`.
@@ -290,17 +307,28 @@ def _check_finite(x: Tensor) -> None:
         )
 
 
+def _checked_bernoulli(x: Tensor) -> Tensor:
+    check_grey_levels(x)
+    return torch.bernoulli(x)
+
+
 def check_grey_levels(x: Tensor) -> None:
     """Refuses to binarise anything but floating-point grey levels in [0, 1].
 
     Raises:
+        TypeError: for data on disk, which cannot be looked through.
         ValueError: for other types and values.
     """
+    if isinstance(x, Mapped):
+        raise TypeError(
+            "Binarising once for all needs data in memory; got Mapped. Binarise each batch as it "
+            "is served, by Loader(x, transform=torch.bernoulli), or a part: x[:1000].read()."
+        )
     low, high = torch.aminmax(x)
     if not (x.is_floating_point() and low >= 0 and high <= 1):
         raise ValueError(
             f"Binarisation needs floating-point grey levels in [0, 1]; got {x.dtype} from {low} "
-            f"to {high}. Divide by the largest level, as in x / 255."
+            f"to {high}. Divide by the largest level, as in x / 255 or Mapped(x, divide=255)."
         )
 
 

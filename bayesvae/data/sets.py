@@ -13,63 +13,17 @@ import os
 import socket
 from http.client import HTTPException
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from bayesvae.data.loaders import check_grey_levels
+from bayesvae.data.splits import Splits
 
 if TYPE_CHECKING:
     from torchvision.datasets import MNIST
-
-
-class Splits(NamedTuple):
-    """A data set in its fixed training and test part.
-
-    Attributes:
-        train: Grey levels in [0, 1], float32 of shape ``(N, *event)``.
-        test: Likewise, ``(M, *event)``.
-        train_labels: Classes, int64 of shape ``(N,)``.
-        test_labels: Likewise, ``(M,)``.
-
-    Example:
-        >>> digits().train.shape
-        torch.Size([1437, 1, 8, 8])
-    """
-
-    train: Tensor
-    test: Tensor
-    train_labels: Tensor
-    test_labels: Tensor
-
-    def hold_out(self, fraction: float) -> tuple[Tensor, Tensor]:
-        """Split the last rows of `train` off for validation.
-
-        Nothing needs shuffling: `digits` are shuffled already, and the files of `mnist` and
-        `fashion_mnist` have their classes mixed (customary: the last sixth, 10,000 images).
-
-        Args:
-            fraction: Share of the N training data to hold out, rounded to V whole data.
-
-        Returns:
-            Views of shape ``(N - V, *event)`` for training and ``(V, *event)`` for validation.
-
-        Raises:
-            ValueError: If one of the two would be empty.
-
-        Example:
-            >>> [len(part) for part in digits().hold_out(0.1)]
-            [1293, 144]
-        """
-        held, total = round(fraction * len(self.train)), len(self.train)
-        if not 0 < held < total:
-            raise ValueError(
-                f"hold_out needs a fraction that leaves data on both sides; got {fraction} of "
-                f"{total} data. Try 0.1."
-            )
-        return self.train[:-held], self.train[-held:]
 
 
 def digits() -> Splits:
