@@ -98,6 +98,9 @@ def fit(
 ) -> History:
     """Trains a pair.  The pair ends in its last state; the best one is in the history.
 
+    An interruption (Ctrl-C) closes the epoch with the steps that it has: with ``out``, its files
+    are written before the interruption is passed on.
+
     Args:
         pair: the pair; `check_pair` looks at it on the first batch.
         data: a tensor ``(N, *event)``, a torch ``Dataset``, or a loader (which keeps its own batch
@@ -158,29 +161,28 @@ def fit(
         record = _Record(pair, validation, batch_size, batches.size, out)
 
         bar = tqdm(total=limit, unit="step", disable=not progress, desc="fit")
-        for step, (x, index) in enumerate(_cycle(batches, limit)):
-            x, index = on_device_of(pair, x, index)
-            weight = weight_at(step)
-            weighted = [programs.kl_weighted(p, weight) for p in (model, guide)]
-            for parameters in turns:
-                loss = -bound(*weighted, x, index)
-                # Read at every step: a loss that is not finite must not reach the parameters.
-                if not math.isfinite(value := loss.item()):
-                    bar.close()
-                    raise FloatingPointError(non_finite(pair, x, index, step, value))
-                loss.backward(inputs=parameters)
-                if clip_norm is not None:
-                    _clip(parameters, clip_norm)
-                for each in optimizers:
-                    each.step()
-                    each.zero_grad()
-            for schedule in schedules:
-                schedule.step()
-            record.step(-value, weight, len(x))
-            bar.update()
-            if (step + 1) % len(batches) == 0 or step + 1 == limit:
-                bar.set_postfix_str(record.epoch())
-        bar.close()
+        with bar, record.kept():
+            for step, (x, index) in enumerate(_cycle(batches, limit)):
+                x, index = on_device_of(pair, x, index)
+                weight = weight_at(step)
+                weighted = [programs.kl_weighted(p, weight) for p in (model, guide)]
+                for parameters in turns:
+                    loss = -bound(*weighted, x, index)
+                    # Read at every step: a loss that is not finite must not reach the parameters.
+                    if not math.isfinite(value := loss.item()):
+                        raise FloatingPointError(non_finite(pair, x, index, step, value))
+                    loss.backward(inputs=parameters)
+                    if clip_norm is not None:
+                        _clip(parameters, clip_norm)
+                    for each in optimizers:
+                        each.step()
+                        each.zero_grad()
+                for schedule in schedules:
+                    schedule.step()
+                record.step(-value, weight, len(x))
+                bar.update()
+                if (step + 1) % len(batches) == 0 or step + 1 == limit:
+                    bar.set_postfix_str(record.epoch())
     return record.history()
 
 
@@ -305,14 +307,23 @@ class _Record:
         self.data += data
         self.steps, self.kl_weight = self.steps + 1, float(kl_weight)
 
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Closes the epoch that an interruption cuts short, so that its work is not lost."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            if self.data:
+                self.epoch()
+            raise
+
     def epoch(self) -> str:
         """Closes an epoch; returns it in words for the progress bar."""
         mean = math.fsum(self.values) / self.data
+        validation, seconds = self._validate(), time.perf_counter() - self.start
+        row = Epoch(len(self.epochs) + 1, self.steps, mean, validation, self.kl_weight, seconds)
+        # Only now: an interruption while validating finds the epoch's values still there.
         self.values, self.data = [], 0
-        seconds = time.perf_counter() - self.start
-        row = Epoch(
-            len(self.epochs) + 1, self.steps, mean, self._validate(), self.kl_weight, seconds
-        )
         self.epochs.append(row)
         if self._is_best(row):
             self.best, self.best_state = row, self._state()

@@ -131,3 +131,35 @@ def test_states_in_the_history_are_copies(x):
         for parameter in pair.parameters():
             parameter.zero_()
     equal(history.last_state, kept)
+
+
+class Interrupted(SGD):
+    """Stands for a Ctrl-C after so many steps."""
+
+    def __init__(self, parameters, steps):
+        super().__init__(parameters, lr=1e-3)
+        self.left = steps
+
+    def step(self, closure=None):
+        if self.left == 0:
+            raise KeyboardInterrupt
+        self.left -= 1
+        super().step()
+
+
+@pytest.mark.parametrize("steps", [1, 3, 5])
+def test_an_interruption_leaves_the_state_that_training_had_reached(x, steps, tmp_path):
+    """Catches work that is lost because the first epoch had not ended."""
+    pair = learnable()
+    with pytest.raises(KeyboardInterrupt):
+        quiet(
+            pair,
+            x,
+            batch_size=8,
+            validation=drawn(rotated(), 4),
+            optimizer=partial(Interrupted, steps=steps),
+            out=tmp_path,
+        )
+    equal(checkpoint.load_state(tmp_path / "last.pt"), pair.state_dict())
+    assert (tmp_path / "best.pt").is_file()
+    assert [int(row["step"]) for row in table(tmp_path / "metrics.csv")][-1] == steps
