@@ -1,8 +1,9 @@
 """A pair run forwards: draws of the model, codes of data, and what lies between codes.
 
 The model is asked for the distribution of the observed site with its latents drawn, or fixed at
-given values; its mean is E[x | z].  Nothing here is a bound or an estimate: these are the arrays
-under the pictures.
+given values; its mean is E[x | z].  Latents outside the data plate, shared by all data, stay at
+the guide's means wherever data are given.  Nothing here is a bound or an estimate: these are the
+arrays under the pictures.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,8 @@ import torch
 from torch import Tensor
 
 from bayesvae import programs, trace
-from bayesvae.data import rows
+from bayesvae.data import rows, sequential
+from bayesvae.dependence import refuse_positions
 from bayesvae.distributions import mean_of
 from bayesvae.evidence import evaluating
 from bayesvae.pair import Pair, on_device_of
@@ -87,21 +89,12 @@ def samples(pair: Pair, count: int, event: Sequence[int]) -> Samples:
         raise ValueError(f"samples needs count >= 1; got {count}.")
     with evaluating(pair):
         x, index = _blank(pair, count, event)
-        try:
-            sites = trace.draws(programs.sampled(pair.model), x, index)
-        except NotImplementedError as error:
-            raise ValueError(
-                "The model has a latent without a distribution that can be drawn from, so it has "
-                "no samples. Give it a proper prior."
-            ) from error
-        observed = _observed(pair, x, index)
-        latents = {
-            name: site.value.cpu()
-            for name, site in sites.items()
-            if name != observed and site.data_plate is not None
-        }
+        asked = _drawable(pair, x, index)
+        observed = _observed(asked, x)
+        sites = trace.draws(programs.sampled(pair.model), x, index)
+        latents = {name: sites[name].value.cpu() for name in _local(asked)}
         site = sites[observed]
-        return Samples(latents, mean_of(site.distribution).cpu(), site.value.cpu())
+        return Samples(latents, _mean(site, x).cpu(), site.value.reshape(x.shape).cpu())
 
 
 def codes(pair: Pair, data: Any, *, draw: bool = False) -> dict[str, Tensor]:
@@ -117,6 +110,10 @@ def codes(pair: Pair, data: Any, *, draw: bool = False) -> dict[str, Tensor]:
     Returns:
         By site name, ``(N, *event)``; sites outside the data plate are left out.
 
+    Raises:
+        ValueError: if the guide has a row a datum and the data's positions are not known, or if a
+            latent lies in a further plate.
+
     Example:
         >>> from bayesvae.pairs import PPCA, ppca
         >>> pair = ppca(PPCA(torch.eye(3)[:, :1], torch.zeros(3), 1.0))
@@ -124,8 +121,7 @@ def codes(pair: Pair, data: Any, *, draw: bool = False) -> dict[str, Tensor]:
         tensor([0.5000, 0.5000, 0.5000, 0.5000])
     """
     with evaluating(pair):
-        x, index = on_device_of(pair, *rows(data))
-        return {name: value.cpu() for name, value in _codes(pair, x, index, draw).items()}
+        return {name: value.cpu() for name, value in _encoded(pair, data, draw).local.items()}
 
 
 def means(pair: Pair, latents: Mapping[str, Tensor], event: Sequence[int]) -> Tensor:
@@ -133,7 +129,8 @@ def means(pair: Pair, latents: Mapping[str, Tensor], event: Sequence[int]) -> Te
 
     Args:
         pair: the pair.
-        latents: by site name, ``(n, *event)``; those not given are drawn from the model.
+        latents: by site name, ``(n, *event)``, or ``event`` for one outside the data plate, which
+            may not come first; those not given are drawn from the model.
         event: shape of one datum.
 
     Returns:
@@ -149,7 +146,8 @@ def means(pair: Pair, latents: Mapping[str, Tensor], event: Sequence[int]) -> Te
         x, index = _blank(pair, len(next(iter(latents.values()))), event)
         values = {name: value.to(x.device) for name, value in latents.items()}
         sites = trace.draws(programs.given(pair.model, values), x, index)
-        return mean_of(sites[_observed(pair, x, index)].distribution).cpu()
+        sites = {name: site for name, site in sites.items() if name not in values}
+        return _mean(sites[_observed(sites, x)], x).cpu()
 
 
 def reconstructions(pair: Pair, data: Any) -> Tensor:
@@ -159,8 +157,9 @@ def reconstructions(pair: Pair, data: Any) -> Tensor:
         pair: the pair.
         data: as in `codes`.
     """
-    x, index = rows(data)
-    return means(pair, codes(pair, (x, index)), x.shape[1:])
+    with evaluating(pair):
+        code = _encoded(pair, data)
+    return means(pair, code.local | code.shared, code.x.shape[1:])
 
 
 def interpolations(pair: Pair, starts: Any, ends: Any, steps: int = 9) -> Tensor:
@@ -178,19 +177,21 @@ def interpolations(pair: Pair, starts: Any, ends: Any, steps: int = 9) -> Tensor
     Raises:
         ValueError: if there are not as many starts as ends, or fewer than two steps.
     """
-    (x, index), (y, other) = rows(starts), rows(ends)
-    if x.shape != y.shape or steps < 2:
+    with evaluating(pair):
+        first, last = _encoded(pair, starts), _encoded(pair, ends)
+    shape = first.x.shape
+    if shape != last.x.shape or steps < 2:
         raise ValueError(
-            f"interpolations needs as many starts as ends and steps >= 2; got {tuple(x.shape)}, "
-            f"{tuple(y.shape)} and {steps}."
+            f"interpolations needs as many starts as ends and steps >= 2; got {tuple(shape)}, "
+            f"{tuple(last.x.shape)} and {steps}."
         )
-    first, last = codes(pair, (x, index)), codes(pair, (y, other))
     share = torch.linspace(0, 1, steps)
     paths = {
-        name: torch.stack([torch.lerp(z, last[name], s.to(z)) for s in share], 1).flatten(0, 1)
-        for name, z in first.items()
+        name: torch.stack([torch.lerp(z, last.local[name], s.to(z)) for s in share], 1)
+        for name, z in first.local.items()
     }
-    return means(pair, paths, x.shape[1:]).unflatten(0, (len(x), steps))
+    paths = {name: path.flatten(0, 1) for name, path in paths.items()}
+    return means(pair, paths | first.shared, shape[1:]).unflatten(0, (shape[0], steps))
 
 
 def traversals(
@@ -206,24 +207,30 @@ def traversals(
         steps: values of each entry.
         reach: how many of the prior's standard deviations to go each way.
         limit: at most so many entries, those first that vary most over the data.
+
+    Raises:
+        ValueError: if that latent is no vector, or has no prior to measure by.
     """
-    x, index = rows(data)
-    latents = codes(pair, (x, index))
-    name, z = next(iter(latents.items()))
+    with evaluating(pair):
+        code = _encoded(pair, data)
+    name, z = next(iter(code.local.items()))
     if z.dim() != 2:
         raise ValueError(
             f"traversals needs a vector of latents a datum; '{name}' has shape {tuple(z.shape)}."
         )
     activity, dims = z.var(0, correction=0).sort(descending=True)
     dims, activity = dims[:limit], activity[:limit]
-    loc, scale = prior_moments(pair, name, x.shape[1:])
+    loc, scale = prior_moments(pair, name, code.x.shape[1:])
+    loc, scale = loc.to(z), scale.to(z)
     values = torch.linspace(-reach, reach, steps).to(z)
     path = z[0].repeat(len(dims), steps, 1)
     for row, dim in enumerate(dims):
         path[row, :, dim] = loc[dim] + scale[dim] * values
-    given = {key: code[:1].repeat(len(dims) * steps, 1) for key, code in latents.items()}
-    mean = means(pair, given | {name: path.flatten(0, 1)}, x.shape[1:])
-    return Traversals(mean.unflatten(0, (len(dims), steps)), values, dims, activity)
+    count = len(dims) * steps
+    given = {key: v[:1].expand(count, *v.shape[1:]) for key, v in code.local.items()}
+    given |= {name: path.flatten(0, 1)} | code.shared
+    mean = means(pair, given, code.x.shape[1:]).unflatten(0, (len(dims), steps))
+    return Traversals(mean, values.cpu(), dims.cpu(), activity.cpu())
 
 
 def prior_moments(
@@ -257,19 +264,18 @@ def posterior_grid(
         ValueError: if the pair's latent is another.
     """
     with evaluating(pair):
-        x, index = on_device_of(pair, *rows(data))
-        latents = _codes(pair, x, index, draw=False)
-        if [value.shape[1:] for value in latents.values()] != [(2,)]:
-            shapes = {name: tuple(value.shape[1:]) for name, value in latents.items()}
+        x, index, local, shared = _encoded(pair, data)
+        shapes = {name: tuple(value.shape[1:]) for name, value in local.items()}
+        if list(shapes.values()) != [(2,)]:
             raise ValueError(f"posterior_grid needs one latent of two entries; got {shapes}.")
-        (name,) = latents
-        points = torch.cartesian_prod(second, first).flip(-1).to(next(iter(latents.values())))
+        ((name, code),) = local.items()
+        points = torch.cartesian_prod(second, first).flip(-1).to(code)
         found = []
         for part in points.split(at_once):
             z = part[:, None].expand(-1, len(x), -1)
             found.append(
                 [
-                    trace.log_joint(program, {name: z}, x, index, particles=len(part)).T
+                    trace.log_joint(program, shared | {name: z}, x, index, particles=len(part)).T
                     for program in (pair.model, pair.guide)
                 ]
             )
@@ -285,27 +291,86 @@ def _blank(pair: Pair, count: int, event: Sequence[int]) -> tuple[Tensor, Tensor
     return on_device_of(pair, torch.zeros(count, *event), torch.arange(count))
 
 
-def _observed(pair: Pair, x: Tensor, index: Tensor) -> str:
-    """The site that the model observes x at."""
-    sites = trace.draws(pair.model, x[:1], index[:1])
-    fitting = [n for n, s in sites.items() if s.observed and s.value.shape == x[:1].shape]
+def _drawable(pair: Pair, x: Tensor, index: Tensor) -> dict[str, trace.Site]:
+    """The model's sites with latents drawn.
+
+    Raises:
+        ValueError: if one of them has nothing to draw from.
+    """
+    with suppress(NotImplementedError):
+        sites = trace.draws(pair.model, x, index)
+        if not any(torch.isnan(site.value).any() for site in sites.values()):
+            return sites
+    raise ValueError(
+        "The model has no way to sample: a latent has no distribution to draw from, as in an "
+        "autoencoder, whose prior is flat. Give it a proper prior, such as priors.StandardNormal."
+    )
+
+
+def _observed(sites: Mapping[str, trace.Site], x: Tensor) -> str:
+    """The site at which x is observed, perhaps flattened."""
+    fitting = [
+        name
+        for name, site in sites.items()
+        if site.observed
+        and site.distribution.batch_shape == x.shape[:1]
+        and site.distribution.event_shape.numel() == x.shape[1:].numel()
+    ]
     if not fitting:
         raise ValueError(
-            f"The model must observe data of shape (B, {', '.join(map(str, x.shape[1:]))}); none "
-            f"of its sites {sorted(sites)} does."
+            f"The model must observe data of shape (B, {', '.join(map(str, x.shape[1:]))}), the "
+            f"data plate alone around them; none of its sites {sorted(sites)} does."
         )
     return fitting[-1]
 
 
-def _codes(pair: Pair, x: Tensor, index: Tensor, draw: bool) -> dict[str, Tensor]:
+def _mean(site: trace.Site, x: Tensor) -> Tensor:
+    return mean_of(site.distribution).reshape(x.shape)
+
+
+def _local(sites: Mapping[str, trace.Site]) -> list[str]:
+    """Latents of single data.
+
+    Raises:
+        ValueError: if one lies in a further plate, which puts another axis before the data's.
+    """
+    local = [s for s in sites.values() if s.data_plate is not None and not s.observed]
+    for site in local:
+        if len(site.plates) > 1:
+            raise ValueError(
+                f"Codes need latents with the data plate alone around them; '{site.name}' lies in "
+                f"{[plate.name for plate in site.plates]}. Make the other plates part of the "
+                "event with .to_event(n)."
+            )
+    return [site.name for site in local]
+
+
+class _Code(NamedTuple):
+    """Data on the pair's device with their latents, and the latents that all data share."""
+
+    x: Tensor
+    index: Tensor
+    local: dict[str, Tensor]
+    shared: dict[str, Tensor]
+
+
+def _encoded(pair: Pair, data: Any, draw: bool = False) -> _Code:
+    """The guide's latents of data; means, each given the ones before, or draws."""
+    x, index = on_device_of(pair, *rows(data))
+    pair.find_parameters(x, index)
+    refuse_positions(pair.guide, list(pair.parameters()), x, index, sequential(data))
     sites = trace.draws(pair.guide, x, index)
-    local = [n for n, s in sites.items() if s.data_plate is not None and not s.observed]
-    if draw:
-        return {name: sites[name].value for name in local}
+    local = _local(sites)
     values: dict[str, Tensor] = {}
-    for name in local:
-        site = trace.draws(programs.given(pair.guide, values), x, index)[name]
-        values[name] = site.value
-        with suppress(NotImplementedError):
-            values[name] = mean_of(site.distribution)
-    return values
+    for name in [name for name, site in sites.items() if not site.observed]:
+        if not draw:
+            sites = trace.draws(programs.given(pair.guide, values), x, index)
+        values[name] = sites[name].value if draw else _mean_or_draw(sites[name])
+    shared = {name: value for name, value in values.items() if name not in local}
+    return _Code(x, index, {name: values[name] for name in local}, shared)
+
+
+def _mean_or_draw(site: trace.Site) -> Tensor:
+    with suppress(NotImplementedError):
+        return mean_of(site.distribution)
+    return site.value
