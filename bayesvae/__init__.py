@@ -1,6 +1,7 @@
 """Deep latent-variable models as Pyro model/guide pairs, and what their inference costs."""
 
 from bayesvae import (
+    baselines,
     data,
     families,
     generate,
@@ -23,6 +24,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Estimate",
     "Pair",
+    "baselines",
     "check_pair",
     "compare",
     "data",

@@ -59,7 +59,8 @@ MAY_IMPORT = {
         "trace",
     },
     "report": {"checkpoint", "evidence", "plots"},
-    "generate": {"data", "distributions", "evidence", "pair", "programs", "trace"},
+    "generate": {"data", "dependence", "distributions", "evidence", "pair", "programs", "trace"},
+    "baselines": {"distributions", "families", "guides", "pair", "pairs"},
 }
 # The command line and the package itself stand above the others.
 FRONT = {"cli", "__main__", "bayesvae"}
