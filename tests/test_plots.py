@@ -126,7 +126,7 @@ def test_vectors_are_one_heat_map_for_each_block_not_an_image_for_each_datum():
     means = torch.randn(6, 16, dtype=torch.float64)
     figure = plots.samples(means, means + 1)
     np.testing.assert_array_equal(np.stack(shown(figure)), torch.stack([means, means + 1]))
-    assert "dimension" in figure.axes[0].get_xlabel()
+    assert "entry" in figure.axes[0].get_xlabel()
 
 
 def test_reconstructions_stand_below_their_originals():

@@ -110,8 +110,9 @@ def path_changes(changes: Mapping[str, Values], *, axes: Axes | None = None) -> 
         axes.plot(place, middle, color=colour, linestyle=dashes, label=name)
     axes.set(xlim=(0, 1), ylim=(0, None), ylabel="change of the decoded mean per step")
     axes.set_xlabel("position on the path from one code to another")
-    title = "median over paths, 10 % to 90 %"
-    axes.legend(title=title, loc="lower left", bbox_to_anchor=(0, 1), ncols=4)
+    title = "line: median over paths; band: 10 % to 90 % of paths"
+    words = {"title": title, "title_fontsize": 9, "alignment": "left"}
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, **words)
     return despined(axes)
 
 

@@ -15,15 +15,17 @@ from bayesvae.plots.style import (
     STYLE,
     WIDTH,
     Values,
-    arrays_of,
+    coordinates,
     despined,
     fresh,
+    names_of,
+    number,
     tabled,
 )
 
 _GAP = 0.35
 _MOST = 40
-_DATUM = {"marker": "o", "color": ORANGE, "linestyle": "", "markersize": 4}
+_DATUM = {"marker": "o", "color": ORANGE, "linestyle": "", "markersize": 3, "label": "datum"}
 
 
 @rc_context(STYLE)
@@ -55,25 +57,27 @@ def decoded_grid(means: Values, first: Values, second: Values) -> Figure:
             f"decoded_grid needs images as events; got vectors, shape {means.shape}. Reshape what "
             "is a flattened image, or show vectors with `traversals`."
         )
-    ticks = _coordinates(means, second, first)
+    lines = _lines(means, first, second)
     rows, columns, height, width = means.shape[:4]
     mosaic = means[::-1].swapaxes(1, 2).reshape(rows * height, columns * width, *means.shape[4:])
     axes, scale = fresh(1.0), range_of(means)
-    shape = rows * height / (columns * width)
     tile(axes, mosaic, scale, (-0.5, columns - 0.5, -0.5, rows - 0.5))
-    for axis, values, name in zip((axes.yaxis, axes.xaxis), ticks, "21", strict=True):
-        some = np.unique(np.linspace(0, len(values) - 1, min(len(values), 9)).round().astype(int))
-        axis.set_ticks(some, [_value(values[i]) for i in some])
-        axis.set_label_text(f"z{name}")
-    axes.set(xlim=(-0.5, columns - 0.5), ylim=(-0.5, rows - 0.5), aspect=shape * columns / rows)
+    for axis, line, name in zip((axes.xaxis, axes.yaxis), lines, ("z1", "z2"), strict=True):
+        some = np.arange(0, len(line), -(-len(line) // 10))
+        axis.set_ticks(some, [number(line[i]) for i in some])
+        axis.set_label_text(name)
+    axes.set(xlim=(-0.5, columns - 0.5), ylim=(-0.5, rows - 0.5), aspect=height / width)
     axes.set_title(range_words(scale, ", "), loc="left", color=GREY, fontsize=9)
+    shape = rows * height / (columns * width)
     side = min(WIDTH, 7.0 / shape + 0.8)
     axes.figure.set_size_inches(side, (side - 0.8) * shape + 0.8)
     return despined(axes, "left", "bottom").figure
 
 
 @rc_context(STYLE)
-def interpolations(means: Values, originals: Values | None = None) -> Figure:
+def interpolations(
+    means: Values, originals: Values | None = None, *, dimensions: Sequence[str] = ()
+) -> Figure:
     """What lies between two data: means decoded along the straight line between their codes.
 
     Args:
@@ -81,6 +85,7 @@ def interpolations(means: Values, originals: Values | None = None) -> Figure:
             ``decoded_grid`` takes, or vectors ``(D,)``, which become a small curve for each
             dimension.
         originals: the two data of each row ``(n, 2, *event)``, shown at its ends.
+        dimensions: names of a vector's entries; their numbers from 1 if none.
 
     Returns:
         A figure of one axes.
@@ -95,25 +100,23 @@ def interpolations(means: Values, originals: Values | None = None) -> Figure:
         27
     """
     (means,) = events_of("n, steps", means=means)
+    ends = means[:, :0] if originals is None else _ends(originals, means)
     along = np.linspace(0, 1, means.shape[1])
     label = "position on the straight line between two codes"
-    ends = None
-    if originals is not None:
-        (ends,) = events_of("n, 2", originals=originals)
-        wanted = (len(means), 2, *means.shape[2:])
-        if ends.shape != wanted:
-            raise ValueError(
-                f"`originals` must have two data for each row of `means`, {wanted}; got "
-                f"{ends.shape}. Pass the data whose codes are the ends."
-            )
-    names = [f"pair {i + 1}" for i in range(len(means))]
     if means.ndim == 3:
-        return _curves(means, along, label, names, ends)
-    return _rows(means, along, label, [""] * len(means), ends)
+        names = names_of("names", None, len(means), "pair ")
+        return _curves(means, ends, along, label, names, dimensions)
+    return _images(means, ends, along, label, [""] * len(means))
 
 
 @rc_context(STYLE)
-def traversals(means: Values, values: Values, names: Sequence[str] | None = None) -> Figure:
+def traversals(
+    means: Values,
+    values: Values,
+    names: Sequence[str] | None = None,
+    *,
+    dimensions: Sequence[str] = (),
+) -> Figure:
     """What each latent does: means decoded as it alone is varied, a row for each.
 
     Args:
@@ -121,6 +124,7 @@ def traversals(means: Values, values: Values, names: Sequence[str] | None = None
         values: of the latent that is varied ``(steps,)``.
         names: of the rows; "z1", "z2", ... if None. A latent's KL belongs there: one of 0 nats
             changes nothing.
+        dimensions: names of a vector's entries; their numbers from 1 if none.
 
     Returns:
         A figure of one axes.
@@ -135,98 +139,115 @@ def traversals(means: Values, values: Values, names: Sequence[str] | None = None
         ['z1', 'z2']
     """
     (means,) = events_of("d, steps", means=means)
-    values = arrays_of({"values": values}, "Pass one value (steps,) for each column.")["values"]
-    names = [f"z{i + 1}" for i in range(len(means))] if names is None else list(names)
-    for name, given, count in (("values", values, means.shape[1]), ("names", names, len(means))):
-        if len(given) != count:
-            raise ValueError(
-                f"`{name}` must be {count} for means of shape {means.shape}; got {len(given)}. "
-                "Means are (d, steps, *event)."
-            )
-    draw = _curves if means.ndim == 3 else _rows
-    return draw(means, values, "value of the latent", names, None)
+    along = coordinates("values", values)
+    if len(along) != means.shape[1]:
+        raise ValueError(
+            f"`values` must be {means.shape[1]}, a value for each step; got {len(along)}. Means "
+            "are (d, steps, *event)."
+        )
+    names = names_of("names", names, len(means), "z")
+    label = "value of the latent"
+    if means.ndim == 3:
+        return _curves(means, means[:, :0], along, label, names, dimensions)
+    return _images(means, means[:, :0], along, label, names)
 
 
-def _coordinates(means: np.ndarray, second: Values, first: Values) -> list[np.ndarray]:
-    found = []
-    for name, given, count in (
-        ("second", second, means.shape[0]),
-        ("first", first, means.shape[1]),
-    ):
-        values = arrays_of({name: given}, "Pass the coordinates of the grid.")[name]
-        if len(values) != count or (np.diff(values) <= 0).any():
-            raise ValueError(
-                f"`{name}` must be {count} rising coordinates for means of shape {means.shape}; "
-                f"got {len(values)}. Means are (R, C, *event): `second` downwards, `first` across."
-            )
-        found.append(values)
-    return found
+def _lines(means: np.ndarray, first: Values, second: Values) -> list[np.ndarray]:
+    lines = [coordinates("first", first), coordinates("second", second)]
+    if means.shape[:2] != (len(lines[1]), len(lines[0])):
+        raise ValueError(
+            f"`means` must be (R, C, *event) for {len(lines[1])} values of `second` and "
+            f"{len(lines[0])} of `first`; got shape {means.shape}. Is it (C, R)?"
+        )
+    return lines
 
 
-def _value(value: float) -> str:
-    return f"{value:.2g}".replace("-", "−")
+def _ends(originals: Values, means: np.ndarray) -> np.ndarray:
+    """The originals ``(n, 2, *event)`` of means ``(n, steps, *event)``."""
+    (ends,) = events_of("n, 2", originals=originals)
+    wanted = (len(means), 2, *means.shape[2:])
+    if ends.shape != wanted:
+        raise ValueError(
+            f"`originals` must be two data for each row of `means`, {wanted}; got {ends.shape}. "
+            "Pass the data whose codes are the ends of the paths."
+        )
+    return ends
 
 
-def _rows(
-    means: np.ndarray, along: np.ndarray, label: str, names: Sequence[str], ends: np.ndarray | None
+def _images(
+    means: np.ndarray, ends: np.ndarray, along: np.ndarray, label: str, names: Sequence[str]
 ) -> Figure:
-    """Images in rows; between the two ends, with space, if there are any."""
-    left = 0.0 if ends is None else 1 + _GAP
-    cells, total = [means], means.shape[1] + 2 * left
-    places = [left + np.arange(means.shape[1])]
-    if ends is not None:
-        cells, places = [*cells, ends], [*places, np.array([0, total - 1])]
-    axes, scale = fresh(1.0), range_of(*cells)
-    for block, starts in zip(cells, places, strict=True):
-        for i, row in enumerate(block):
-            for image, start in zip(row, starts, strict=True):
-                tile(axes, image, scale, (start + 0.03, start + 0.97, i + 0.97, i + 0.03))
-    marks = {x + 0.5: _value(v) for x, v in zip(places[0], along, strict=True)}
-    marks |= {} if ends is None else {0.5: "datum", total - 0.5: "datum"}
-    _headed(axes, marks, label)
+    """Images in rows; between their two ends, with space, if there are any."""
+    left = 1 + _GAP if ends.size else 0.0
+    total = means.shape[1] + 2 * left
+    places = [*(left + np.arange(means.shape[1])), *[0.0, total - 1][: ends.shape[1]]]
+    axes, scale = fresh(1.0), range_of(means, ends)
+    for i, row in enumerate(np.concatenate([means, ends], axis=1)):
+        for image, start in zip(row, places, strict=True):
+            tile(axes, image, scale, (start + 0.03, start + 0.97, i + 0.97, i + 0.03))
+    words = [*map(number, along), *["datum"] * ends.shape[1]]
+    _headed(axes, [place + 0.5 for place in places], words, label)
     tabled(axes, {i + 0.5: name for i, name in enumerate(names)})
+    scale_words = range_words(scale, ", ")
+    axes.text(left, len(means) + 0.08, scale_words, va="top", color=GREY, fontsize=9)
     aspect = means.shape[2] / means.shape[3]
     margin = 0.2 + 0.09 * max(map(len, names))
     cell = min(1.1, (WIDTH - margin) / total)
     axes.set(xlim=(0, total), ylim=(len(means), 0), aspect=aspect)
-    axes.figure.set_size_inches(margin + total * cell, len(means) * cell * aspect + 0.8)
+    height = len(means) * cell * aspect + 0.6 + 0.25 * bool(scale_words)
+    axes.figure.set_size_inches(margin + total * cell, height)
     return despined(axes, "left", "bottom").figure
 
 
-def _headed(axes: Axes, marks: dict[float, str], label: str) -> None:
-    """Texts above the columns."""
+def _headed(axes: Axes, places: Sequence[float], words: Sequence[str], label: str) -> None:
+    """Texts above columns; upright if they are long."""
     axes.xaxis.tick_top()
     axes.xaxis.set_label_position("top")
+    room = 60 * (places[1] - places[0]) / (max(places) + 0.5) if len(places) > 1 else 60
+    rotation = 90 if max(map(len, words)) > max(room, 5) else 0
+    axes.set_xticks(places, words, rotation=rotation)
     axes.tick_params(axis="x", length=0)
-    axes.set_xticks(list(marks), list(marks.values()))
     axes.set_xlabel(label)
 
 
 def _curves(
-    means: np.ndarray, along: np.ndarray, label: str, names: Sequence[str], ends: np.ndarray | None
+    means: np.ndarray,
+    ends: np.ndarray,
+    along: np.ndarray,
+    label: str,
+    names: Sequence[str],
+    dimensions: Sequence[str],
 ) -> Figure:
     """A small curve for each row and dimension; a dimension has one scale in all rows."""
     rows, _, columns = means.shape
     if columns > _MOST:
         raise ValueError(
-            f"Vectors must have at most {_MOST} entries to be drawn; got {columns}. Reshape "
-            "flattened images, x.unflatten(-1, (28, 28)), or choose columns."
+            f"Vectors must have at most {_MOST} entries to be drawn; got {columns}. Reshape what "
+            "is a flattened image, x.unflatten(-1, (28, 28)), or choose entries."
         )
-    every = np.concatenate([means, *([] if ends is None else [ends])], axis=1)
-    low, high = every.min(axis=(0, 1)), every.max(axis=(0, 1))
-    span = np.maximum(high - low, 1e-6 * np.maximum(np.abs(high), 1e-6))
-    axes = fresh(2.0 + 0.5 * rows)
-    across = 0.1 + 0.8 * (along - along.min()) / max(np.ptp(along), 1e-12)
-    heights = np.arange(rows)[:, None, None] + 0.9 - 0.8 * (every - low) / span
-    for row in heights:
-        for j, line in enumerate(row.T):
-            axes.plot(j + across, line[: len(along)], color=BLUE)
-            axes.plot(j + across[[0, -1]][: len(line) - len(along)], line[len(along) :], **_DATUM)
+    heads = names_of("dimensions", dimensions, columns, "")
+    both = np.concatenate([means, ends], axis=1)
+    low, high = both.min(axis=(0, 1)), both.max(axis=(0, 1))
+    span = np.maximum(high - low, 1e-6 * np.maximum(abs(high), 1e-6))
+    heights = np.arange(rows)[:, None, None] + 0.88 - 0.76 * (both - low) / span
+    across = 0.1 + 0.8 * (along - along[0]) / (along[-1] - along[0])
+    axes = fresh(1.6 + 0.5 * rows)
+    for i, j in np.ndindex(rows, columns):
+        path, data = np.split(heights[i, :, j], [len(along)])
+        (line,) = axes.plot(j + across, path, color=BLUE, label="decoded mean")
+        dots = axes.plot(j + across[[0, -1]][: len(data)], data, **_DATUM)
+    axes.hlines(np.arange(rows + 1), 0, columns, color="0.85", linewidth=0.8)
+    axes.vlines(np.arange(columns + 1), 0, rows, color="0.85", linewidth=0.8)
     axes.set(xlim=(0, columns), ylim=(rows, 0))
-    axes.grid()
-    _headed(axes, {j + 0.5: str(j + 1) for j in range(columns)}, "dimension of x")
+    _headed(axes, np.arange(columns) + 0.5, heads, "entry of x" if not len(dimensions) else "")
     for j in range(columns):
-        words = f"{_value(low[j])} … {_value(high[j])}"
-        axes.text(j + 0.5, rows + 0.1, words, rotation=90, ha="center", va="top", fontsize=9)
+        words = f"{number(low[j])} …\n{number(high[j])}"
+        turned = {"rotation": 90} if columns > 14 else {}
+        axes.text(j + 0.5, rows + 0.1, words, ha="center", va="top", fontsize=8, **turned)
     tabled(axes, {i + 0.5: name for i, name in enumerate(names)})
+    title = f"in each cell, left to right: {label} ({number(along[0])} to {number(along[-1])}); "
+    title += "upwards: the range below its column"
+    handles = [line, *dots] if ends.size else [line]
+    text = {"title": title, "title_fontsize": 9, "alignment": "left"}
+    axes.figure.legend(handles=handles, loc="outside upper left", ncols=2, **text)
     return despined(axes, "left", "bottom").figure

@@ -35,11 +35,11 @@ def levels(density: np.ndarray, mass: np.ndarray, masses: Sequence[float] = MASS
 
 
 def edges(*clouds: np.ndarray) -> np.ndarray:
-    """Edges ``(2, bins + 1)`` around all but the farthest points of clouds ``(N, 2)``."""
+    """Edges ``(2, bins + 1)`` of a square around all but the farthest of points ``(N, 2)``."""
     ends = np.stack([np.quantile(cloud, (0.002, 0.998), axis=0) for cloud in clouds])
     low, high = ends[:, 0].min(axis=0), ends[:, 1].max(axis=0)
-    margin = 0.15 * (high - low) + 1e-6
-    return np.linspace(low - margin, high + margin, _BINS + 1, axis=-1)
+    middle, half = (low + high) / 2, 0.65 * (high - low).max() + 1e-6
+    return np.linspace(middle - half, middle + half, _BINS + 1, axis=-1)
 
 
 def centres(edge: np.ndarray) -> np.ndarray:
@@ -47,9 +47,14 @@ def centres(edge: np.ndarray) -> np.ndarray:
     return (edge[..., 1:] + edge[..., :-1]) / 2
 
 
+def counted(points: np.ndarray, edge: np.ndarray) -> np.ndarray:
+    """How many of points ``(N, 2)`` are in each bin ``(bins, bins)``, second coordinate first."""
+    return np.histogram2d(points[:, 1], points[:, 0], bins=edge[::-1])[0]
+
+
 def smoothed(points: np.ndarray, edge: np.ndarray) -> np.ndarray:
     """The share ``(bins, bins)`` of points ``(N, 2)`` in each bin, second coordinate first."""
-    counts = np.histogram2d(points[:, 1], points[:, 0], bins=edge[::-1])[0]
+    counts = counted(points, edge)
     scott = points.std(axis=0) * len(points) ** (-1 / 6)
     blurs = [_blurred(counts, edge, share * scott) for share in _SHARES]
     return max(blurs, key=lambda blur: blur[1])[0] / len(points)

@@ -8,7 +8,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bayesvae.plots.style import STYLE, WIDTH, Values, arrays_of, despined, fresh, tabled
+from bayesvae.plots.style import STYLE, WIDTH, Values, arrays_of, despined, fresh, number, tabled
 
 _LABEL = 1.3
 
@@ -23,8 +23,8 @@ def samples(
 
     Datum ``i`` has the same place in every block. Means and draws share a grey scale that clips:
     0 to 1 if the means lie there, else the middle 99 % of all values, written at the left.
-    Vectors become heat-maps with a row for each datum; one that is a flattened image is yours to
-    reshape: ``x.unflatten(-1, (28, 28))``.
+    Vectors become heat-maps with a row for each datum, where ``columns`` shows a table better; one
+    that is a flattened image is yours to reshape: ``x.unflatten(-1, (28, 28))``.
 
     Args:
         means: ``(n, H, W)``, ``(n, 1, H, W)``, ``(n, 3, H, W)`` in colour, or vectors ``(n, D)``.
@@ -55,8 +55,9 @@ def samples(
     scale, rest = range_of(mean, draw), draw - mean
     if not noise:
         return _grid([("mean", mean, scale), ("draw", draw, scale)], columns)
-    white = 3 * np.sqrt(np.mean(rest**2)) or 1.0
-    noisy = [("+ noise", rest, (-white, white)), ("= draw", draw, scale)]
+    deviation = np.sqrt(np.mean(rest**2)) or 1.0
+    noise_name = f"+ noise\nstd {number(deviation)}"
+    noisy = [(noise_name, rest, (-3 * deviation, 3 * deviation)), ("= draw", draw, scale)]
     return _grid([("mean", mean, scale), *noisy], columns)
 
 
@@ -119,7 +120,7 @@ def range_of(first: np.ndarray, *others: np.ndarray) -> Range:
 def range_words(scale: Range, separator: str) -> str:
     """What is black and what white, unless that is 0 and 1."""
     ends = zip(scale, ("black", "white"), strict=True)
-    words = separator.join(f"{end:.2g} ({name})".replace("-", "−") for end, name in ends)
+    words = separator.join(f"{number(end)} ({name})" for end, name in ends)
     return "" if scale == (0, 1) else words
 
 
@@ -151,7 +152,11 @@ def _grid(blocks: Sequence[tuple[str, np.ndarray, Range]], columns: int, group: 
         ticks[top + (row + 1) / 2] = f"{name}\n{range_words(scale, chr(10))}".strip()
         top += row + 1
     axes.set(xlim=(0, columns), ylim=(top, 0), xticks=[], aspect=aspect)
-    axes.set_xlabel("dimension (a row for each datum)" if vectors else "")
+    if vectors and first.shape[1] <= 30:
+        entries = np.arange(first.shape[1])
+        axes.set_xticks((entries + 0.5) / len(entries) * 0.94 + 0.03, entries + 1)
+        axes.tick_params(axis="x", length=0)
+    axes.set_xlabel("entry (a row for each datum)" if vectors else "")
     axes.figure.set_size_inches(_LABEL + columns * cell, top * cell * aspect + 0.4 * vectors)
     tabled(axes, ticks)
     return despined(axes, "left", "bottom").figure

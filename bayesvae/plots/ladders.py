@@ -35,6 +35,7 @@ from bayesvae.plots.style import (
     despined,
     fresh,
     marker,
+    number,
     tabled,
 )
 
@@ -206,7 +207,7 @@ def _rungs(row: GapRow) -> list[tuple[str, str, np.ndarray]]:
 def _ladder(axes: Axes, row: GapRow, line: float, ticks: dict[float, str]) -> float:
     """Draws one split from ``line`` downwards and labels it in ``ticks``; the next free line."""
     across, head, end = axes.get_yaxis_transform(), line, 0.0
-    text = f"log p(x) = {_number(row.log_evidence)},  guide's ELBO = {_number(row.guide)}  "
+    text = f"log p(x) = {_mean(row.log_evidence)},  guide's ELBO = {_mean(row.guide)}  "
     text += f"(n = {len(row.guide)})"
     axes.text(0.01, line, text, transform=across, va="center", fontsize=9, color=GREY)
     ticks[line] = row.split
@@ -220,7 +221,7 @@ def _ladder(axes: Axes, row: GapRow, line: float, ticks: dict[float, str]) -> fl
             axes.barh(line, mean, left=end, height=0.8, color=_GAPS[name], label=name)
             end += mean
             axes.errorbar(end, line, fmt="none", **error)
-        axes.text(1.01, line, _number(difference), transform=across, va="center")
+        axes.text(1.01, line, _mean(difference), transform=across, va="center")
     axes.vlines(0.0, head + 0.5, line + 0.5, color=GREY, linewidth=0.8)
     axes.vlines(end, head + 0.5, line + 0.5, color=GREY, linestyle=":", label="log p(x)")
     return line + 1.5
@@ -230,12 +231,12 @@ def _stderr(values: np.ndarray) -> float:
     return values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else np.nan
 
 
-def _number(values: np.ndarray) -> str:
+def _mean(values: np.ndarray) -> str:
     """Mean ± standard error, to two digits of the error and at least two decimals."""
     stderr = _stderr(values)
     digits = 2 if not stderr > 0 else int(min(max(1 - np.floor(np.log10(stderr)), 2), 4))
     error = "" if np.isnan(stderr) else f" ± {stderr:.{digits}f}"
-    return f"{values.mean():.{digits}f}{error}".replace("-", "−")
+    return f"{number(values.mean(), f'.{digits}f')}{error}"
 
 
 def _height(rows: Sequence[GapRow]) -> float:

@@ -5,14 +5,16 @@ are one and the same where a model's marginals fit; where they part, the prior's
 what no datum taught the model ("ELBO surgery", Hoffman and Johnson, 2016).
 """
 
+import itertools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.patheffects import withStroke
 
 from bayesvae.plots import density
 from bayesvae.plots.style import (
@@ -28,6 +30,17 @@ from bayesvae.plots.style import (
 _CLASSES = ("#332288", "#CC6677", "#117733", "#88CCEE", "#882255", "#DDCC77", "#44AA99", "#AA4499")
 _CLASSES += ("#999933", "#661100")
 _SHADES = ("#E4E4E4", "#C4C4C4")
+
+
+class _Labels(NamedTuple):
+    """Labels ``(N,)``, and the names of their values; none of those if they are no classes."""
+
+    values: np.ndarray
+    names: dict[float, str]
+
+    @property
+    def colours(self) -> dict[float, str]:
+        return dict(zip(self.names, _CLASSES, strict=False))
 
 
 @rc_context(STYLE)
@@ -68,33 +81,25 @@ def latent_space(
     """
     codes = _draws("codes", codes)
     prior = None if prior is None else _draws("prior", prior, codes.shape[1])
-    labels = None if labels is None else _labels(labels, len(codes))
-    names = _classes(labels, label_names)
+    checked = None if labels is None else _labels(labels, label_names, len(codes))
     if codes.shape[1] == 1:
-        if labels is not None and not names:
-            raise ValueError(
-                "Codes of one dimension need `labels` of at most ten classes; got "
-                f"{len(np.unique(labels))} values. Bin them."
-            )
-        return _line(axes or fresh(3.4), codes[:, 0], labels, names, prior)
-    axes = axes or fresh(6.4)
+        return _line(axes or fresh(3.4), codes[:, 0], checked, prior)
+    axes = axes or fresh(6.6)
     codes, prior, words = _plane(codes, prior)
-    axes.set(xlabel=words[0], ylabel=words[1])
     edge = density.edges(codes, *([] if prior is None else [prior]))
     handles = [] if prior is None else [_shaded(axes, prior, edge)]
-    _scatter(axes, codes, labels, names)
+    _scatter(axes, codes, checked, np.ptp(edge, axis=1))
     handles += [_outlined(axes, codes, edge)]
-    axes.set(xlim=edge[0, [0, -1]], ylim=edge[1, [0, -1]])
-    outside = sum((np.abs(codes - edge.mean(axis=1)) > np.ptp(edge, axis=1) / 2).any(axis=1))
-    if outside:
-        handles += [Line2D([], [], linestyle="", label=f"codes beyond the axes: {outside}")]
-    axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
+    axes.set(xlabel=words[0], ylabel=words[1], xlim=edge[0, [0, -1]], ylim=edge[1, [0, -1]])
+    axes.set_aspect("equal")
+    note = {"title": _note(codes, prior, edge), "title_fontsize": 9, "alignment": "left"}
+    axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, **note)
     return despined(axes)
 
 
 def _draws(name: str, values: Values, dim: int | None = None) -> np.ndarray:
     """``(N, d)``, at least two."""
-    remedy = "Pass finite draws (N, d), one row for each."
+    remedy = "Pass finite draws (N, d), a row for each."
     draws = arrays_of({name: values}, remedy, dims=(2,))[name]
     if dim not in (None, draws.shape[1]):
         raise ValueError(f"`{name}` must have the codes' {dim} columns; got {draws.shape[1]}.")
@@ -103,25 +108,21 @@ def _draws(name: str, values: Values, dim: int | None = None) -> np.ndarray:
     return draws
 
 
-def _labels(values: Values, count: int) -> np.ndarray:
+def _labels(labels: Values, names: Sequence[str], count: int) -> _Labels:
+    """Up to ten whole numbers are classes."""
     remedy = "Pass finite labels (N,), one for each code."
-    labels = arrays_of({"labels": values}, remedy)["labels"]
-    if len(labels) != count:
-        raise ValueError(f"`labels` must be one for each of {count} codes; got {len(labels)}.")
-    return labels
-
-
-def _classes(labels: np.ndarray | None, names: Sequence[str]) -> dict[float, str]:
-    """The names of up to ten whole numbers; none if the labels are something else."""
-    values = np.array([]) if labels is None else np.unique(labels)
-    if len(values) > len(_CLASSES) or (values != np.round(values)).any():
-        return {}
-    if len(names) and len(values) and not 0 <= values.min() <= values.max() < len(names):
+    values = arrays_of({"labels": labels}, remedy)["labels"]
+    if len(values) != count:
+        raise ValueError(f"`labels` must be {count}, one for each code; got {len(values)}.")
+    classes = np.unique(values)
+    if len(classes) > len(_CLASSES) or (classes != classes.round()).any():
+        return _Labels(values, {})
+    if len(names) and not 0 <= classes.min() <= classes.max() < len(names):
         raise ValueError(
-            f"`label_names` must name each of the classes 0 to {values.max():.0f}; got "
-            f"{len(names)} names. Number the classes from 0."
+            f"`label_names` must name the classes {classes.min():.0f} to {classes.max():.0f}, "
+            f"counted from 0; got {len(names)} names."
         )
-    return {value: str(names[int(value)]) if len(names) else f"{value:.0f}" for value in values}
+    return _Labels(values, {c: str(names[int(c)]) if len(names) else f"{c:.0f}" for c in classes})
 
 
 def _plane(
@@ -132,9 +133,9 @@ def _plane(
         return codes, prior, ["z1", "z2"]
     middle = codes.mean(axis=0)
     _, singular, axes = np.linalg.svd(codes - middle, full_matrices=False)
-    shares = singular**2 / (singular**2).sum()
+    shares = 100 * singular**2 / (singular**2).sum()
     words = [
-        f"{name} principal axis of the codes ({share:.0%} of their variance)"
+        f"{name} principal axis of the codes ({share:.0f} % of their variance)"
         for name, share in zip(("first", "second"), shares, strict=False)
     ]
     turned = [None if z is None else (z - middle) @ axes[:2].T for z in (codes, prior)]
@@ -150,60 +151,80 @@ def _shaded(axes: Axes, prior: np.ndarray, edge: np.ndarray) -> Patch:
 
 def _outlined(axes: Axes, codes: np.ndarray, edge: np.ndarray) -> Line2D:
     mass = density.smoothed(codes, edge)
-    axes.contour(
-        *density.centres(edge), mass, density.levels(mass, mass), colors="black", linewidths=1.2
-    )
+    bounds = density.levels(mass, mass)
+    axes.contour(*density.centres(edge), mass, bounds, colors="black", linewidths=1.3)
     return Line2D([], [], color="black", label="aggregated posterior: likewise")
 
 
-def _scatter(
-    axes: Axes, codes: np.ndarray, labels: np.ndarray | None, names: dict[float, str]
-) -> None:
+def _note(codes: np.ndarray, prior: np.ndarray | None, edge: np.ndarray) -> str | None:
+    """How much of the prior is where hardly a code is, and what the axes do not show."""
+    notes = []
+    if prior is not None:
+        mass = density.smoothed(codes, edge)
+        among = density.counted(prior, edge)[mass >= density.levels(mass, mass)[0]].sum()
+        share = 100 * (1 - among / len(prior))
+        notes += [f"{share:.0f} % of the prior's draws lie outside the codes' 90 % region"]
+    beyond = len(codes) - int(density.counted(codes, edge).sum())
+    notes += [f"codes beyond the axes: {beyond}"] if beyond else []
+    return "; ".join(notes) or None
+
+
+def _scatter(axes: Axes, codes: np.ndarray, labels: _Labels | None, size: np.ndarray) -> None:
     """Points in random order, so that no class hides the others."""
     order = np.random.default_rng(0).permutation(len(codes))
-    dots = {"s": np.clip(15_000 / len(codes), 1.5, 14), "linewidths": 0, "alpha": 0.6}
+    dots = {"s": np.clip(15_000 / len(codes), 2, 14), "linewidths": 0, "alpha": 0.6}
     x, y = codes[order].T
     if labels is None:
         axes.scatter(x, y, color=BLUE, **dots)
-    elif not names:
-        drawn = axes.scatter(x, y, c=labels[order], cmap="viridis", **dots)
-        bar = axes.figure.colorbar(drawn, ax=axes, label="label")
-        bar.solids.set_alpha(1)
+    elif not labels.names:
+        drawn = axes.scatter(x, y, c=labels.values[order], cmap="viridis", **dots)
+        axes.figure.colorbar(drawn, ax=axes, label="label").solids.set_alpha(1)
     else:
-        colours = dict(zip(names, _CLASSES, strict=False))
-        axes.scatter(x, y, color=[colours[label] for label in labels[order]], **dots)
-        for value, name in names.items():
-            place = np.median(codes[labels == value], axis=0)
-            axes.text(*place, name, **_written(colours[value]))
+        axes.scatter(x, y, color=[labels.colours[v] for v in labels.values[order]], **dots)
+        _name_classes(axes, codes, labels, size)
 
 
-def _written(colour: str) -> dict[str, object]:
-    """A class's name, legible over its points."""
-    halo = [withStroke(linewidth=3.5, foreground="white")]
-    middle = {"ha": "center", "va": "center"}
-    return {"color": colour, "weight": "bold", "size": 14, "path_effects": halo} | middle
+def _name_classes(axes: Axes, codes: np.ndarray, labels: _Labels, size: np.ndarray) -> None:
+    """Names at the medians; in a legend if some are too close together for that."""
+    places = [np.median(codes[labels.values == value], axis=0) for value in labels.names]
+    longest = max(map(len, labels.names.values()))
+    room = size * (0.02 + 0.018 * longest, 0.045)
+    close = [(abs(one - other) < room).all() for one, other in itertools.combinations(places, 2)]
+    named = [(labels.names[value], colour) for value, colour in labels.colours.items()]
+    if any(close):
+        dot = {"marker": "o", "linestyle": ""}
+        handles = [Line2D([], [], color=colour, label=name, **dot) for name, colour in named]
+        axes.add_artist(axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1, 1)))
+        return
+    for place, (name, colour) in zip(places, named, strict=True):
+        dark = np.dot(to_rgb(colour), (0.3, 0.6, 0.1)) < 0.5
+        box = {"boxstyle": "round,pad=0.2", "facecolor": colour, "edgecolor": "white"}
+        look = {"color": "white" if dark else "black", "weight": "bold", "bbox": box}
+        axes.text(*place, name, ha="center", va="center", zorder=3, **look)
 
 
-def _line(
-    axes: Axes,
-    codes: np.ndarray,
-    labels: np.ndarray | None,
-    names: dict[float, str],
-    prior: np.ndarray | None,
-) -> Axes:
+def _line(axes: Axes, codes: np.ndarray, labels: _Labels | None, prior: np.ndarray | None) -> Axes:
     """One latent: a histogram of the codes, classes stacked, against the prior's."""
+    if labels is not None and not labels.names:
+        raise ValueError(
+            "Codes of one dimension need `labels` of at most ten classes, whole numbers; got "
+            f"{len(np.unique(labels.values))} values. Bin them."
+        )
     both = codes if prior is None else np.concatenate([codes, prior[:, 0]])
     bins = np.histogram_bin_edges(both, bins=60)
-    shares = {"aggregated posterior": codes}
-    if names:
-        shares = {name: codes[labels == value] for value, name in names.items()}
-    weights = [np.full(len(part), 1 / len(codes) / np.diff(bins)[0]) for part in shares.values()]
-    colours = _CLASSES[: len(names)] or [BLUE]
-    axes.hist(
-        list(shares.values()), bins, weights=weights, stacked=True, color=colours, label=[*shares]
-    )
+    parts = {"aggregated posterior": (codes, BLUE)}
+    if labels is not None:
+        parts = {
+            labels.names[value]: (codes[labels.values == value], colour)
+            for value, colour in labels.colours.items()
+        }
+    values, colours = zip(*parts.values(), strict=True)
+    weights = [np.full(len(part), 1 / len(codes) / np.diff(bins)[0]) for part in values]
+    look = {"stacked": True, "color": colours, "label": [*parts]}
+    axes.hist(values, bins, weights=weights, **look)
     if prior is not None:
-        axes.hist(prior[:, 0], bins, density=True, histtype="step", color="black", label="prior")
-    axes.set(xlabel="z1", ylabel="density")
+        line = {"histtype": "step", "color": "black", "linewidth": 1.3}
+        axes.hist(prior[:, 0], bins, density=True, label="prior p(z)", **line)
+    axes.set(xlabel="z1", ylabel="density (bars: aggregated posterior)")
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=6)
     return despined(axes)

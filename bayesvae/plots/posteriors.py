@@ -24,14 +24,17 @@ from bayesvae.plots.style import (
     ORANGE,
     PURPLE,
     STYLE,
-    WIDTH,
     Values,
     arrays_of,
+    coordinates,
+    multiples,
+    names_of,
+    number,
 )
 
 # As in the picture of the gaps: what the guide loses is orange, its own family's optimum blue.
 _LINES = tuple(zip((ORANGE, BLUE, GREEN, PURPLE), DASHES, strict=True))
-_ACROSS = 4
+_ACROSS = 3
 _MASSES = (0.99, 0.9, 0.7, 0.5, 0.3, 0.1)
 
 
@@ -54,9 +57,10 @@ def posteriors(
 ) -> Figure:
     """The true posterior of each datum in grey, under the contours of its approximations.
 
-    Lines hold 50 % and 90 % of an approximation; its number is KL(q || p(z | x)) in nats, the gap
-    between log p(x) and the bound of this very datum. All panels are of one size, each around its
-    datum's mass. What an approximation loses beside the grid is said in red.
+    Lines hold 50 % and 90 % of an approximation; its number is KL(q || p(z | x)) in nats, what its
+    bound lacks to log p(x) for this very datum. Windows are of one size, each around its datum's
+    mass. Below a panel stands what the grid does not hold or is too coarse for; such numbers are
+    wrong.
 
     Args:
         first: coordinates of the first latent ``(C,)``, rising; a grid of 200 by 200 is good.
@@ -72,7 +76,7 @@ def posteriors(
 
     Raises:
         ValueError: on shapes that do not fit, a grid that does not rise, values that are not
-            finite, or more than four guides.
+            finite, or no guide or more than four.
 
     Example:
         >>> import torch
@@ -81,50 +85,35 @@ def posteriors(
         >>> log_q = log_p - torch.log(torch.tensor(2 * torch.pi))
         >>> figure = posteriors(line, line, log_p, {"encoder": log_q})
         >>> [text.get_text() for text in figure.axes[0].texts]
-        ['encoder 0.00']
+        ['0.00']
     """
     grid, joint, guides = _checked(first, second, log_joint, log_guides)
-    titles = [f"datum {i + 1}" for i in range(len(joint))] if titles is None else list(titles)
-    if len(titles) != len(joint):
-        raise ValueError(f"`titles` must be one for each of {len(joint)} data; got {len(titles)}.")
+    titles = names_of("titles", titles, len(joint), "datum ")
     log_posterior = joint - _log_sum(joint + grid.log_area)
-    rows = -(-len(joint) // _ACROSS)
-    columns = min(_ACROSS, len(joint))
-    figure = Figure(layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False).ravel()
     boxes = _windows(grid, [log_posterior, *guides.values()])
+    shape = np.divide(*np.ptp(boxes[0], axis=1)[::-1])
+    panels = multiples(len(joint), _ACROSS, min(2.2 * shape, 4) + 0.9, above=0.6)
     for i, axes in enumerate(panels):
-        if i >= len(joint):
-            axes.remove()
-            continue
-        _panel(axes, grid, log_posterior[i], {name: q[i] for name, q in guides.items()})
-        axes.set_title(titles[i], loc="left", pad=6 + 13 * len(guides))
-        axes.set(xlim=boxes[i][0], ylim=boxes[i][1])
-        axes.locator_params(nbins=3)
-    width, height = np.ptp(boxes[0], axis=1)
-    side = WIDTH / max(columns, 2.5)
-    each = min(side * height / width, 1.5 * side) + 0.5 + 0.2 * len(guides)
-    figure.set_size_inches(WIDTH, rows * each + 0.8)
-    figure.supxlabel("z1", fontsize=10)
-    figure.supylabel("z2", fontsize=10)
-    _legend(figure, list(guides))
-    return figure
+        _panel(axes, grid, log_posterior[i], [q[i] for q in guides.values()])
+        warnings = _warnings(grid, log_posterior[i], {name: q[i] for name, q in guides.items()})
+        axes.set_xlabel("\n".join(["z1", *warnings]), fontsize=9)
+        axes.set_title(titles[i], loc="left", pad=20, fontsize=11)
+        axes.set(xlim=boxes[i][0], ylim=boxes[i][1], aspect="equal")
+        axes.locator_params(nbins=4)
+        axes.set_ylabel("" if i % _ACROSS else "z2")
+    _legend(panels[0].figure, list(guides))
+    return panels[0].figure
 
 
 def _checked(
     first: Values, second: Values, log_joint: Values, log_guides: Mapping[str, Values]
 ) -> tuple[_Grid, np.ndarray, dict[str, np.ndarray]]:
-    lines = []
-    for name, values in (("first", first), ("second", second)):
-        line = arrays_of({name: values}, "Pass the coordinates of the grid, rising.")[name]
-        if len(line) < 3 or (np.diff(line) <= 0).any():
-            raise ValueError(
-                f"`{name}` must be three or more rising coordinates; got {len(line)} values. "
-                "Use torch.linspace."
-            )
-        lines.append(line)
-    if len(log_guides) > len(_LINES):
-        raise ValueError(f"`log_guides` must be at most {len(_LINES)}; got {len(log_guides)}.")
+    lines = [coordinates("first", first), coordinates("second", second)]
+    if not 0 < len(log_guides) <= len(_LINES):
+        raise ValueError(
+            f"`log_guides` must be one to {len(_LINES)}, by name; got {len(log_guides)}. Pass "
+            "{'encoder': log_q}."
+        )
     named = {"log_joint": log_joint}
     named |= {f"log_guides['{name}']": values for name, values in log_guides.items()}
     shape = (len(lines[1]), len(lines[0]))
@@ -149,59 +138,62 @@ def _divergence(grid: _Grid, log_q: np.ndarray, log_p: np.ndarray) -> float:
 
 
 def _windows(grid: _Grid, log_densities: Sequence[np.ndarray]) -> np.ndarray:
-    """Limits ``(n, 2, 2)`` around 99 % of every density's mass, of one size for all data."""
+    """Limits ``(n, 2, 2)`` around the mass of every density: squares of one size for all data."""
     boxes = []
     for data in zip(*log_densities, strict=True):
         spans = [_span(grid, log_density) for log_density in data]
         boxes.append([np.min(spans, axis=0)[:, 0], np.max(spans, axis=0)[:, 1]])
     low, high = np.swapaxes(boxes, 0, 1)
-    half = 0.6 * (high - low).max(axis=0)
     ends = np.array([[line[0], line[-1]] for line in (grid.first, grid.second)]).T
-    half = np.minimum(half, (ends[1] - ends[0]) / 2)
+    half = np.minimum(0.55 * (high - low).max(), (ends[1] - ends[0]) / 2)
     middle = np.clip((low + high) / 2, ends[0] + half, ends[1] - half)
     return np.stack([middle - half, middle + half], axis=-1)
 
 
 def _span(grid: _Grid, log_density: np.ndarray) -> np.ndarray:
-    """Where the middle 99 % of each latent lies ``(2, 2)``."""
+    """Between which values each latent has all but a thousandth of the mass ``(2, 2)``."""
     mass = np.exp(log_density + grid.log_area - _log_sum(log_density + grid.log_area))
     spans = []
     for line, axis in ((grid.first, 0), (grid.second, 1)):
-        held = np.cumsum(mass.sum(axis=axis))
-        ends = np.searchsorted(held, [0.005, 0.995])
+        ends = np.searchsorted(np.cumsum(mass.sum(axis=axis)), [0.0005, 0.9995])
         spans.append(line[np.minimum(ends, len(line) - 1)])
     return np.array(spans)
 
 
-def _panel(axes: Axes, grid: _Grid, log_p: np.ndarray, guides: Mapping[str, np.ndarray]) -> None:
-    mass = np.exp(log_p + grid.log_area)
-    bounds = [*levels(np.exp(log_p), mass, _MASSES), np.inf]
-    shades = [f"{shade:.2f}" for shade in np.linspace(0.93, 0.45, len(bounds) - 1)]
+def _panel(axes: Axes, grid: _Grid, log_p: np.ndarray, log_guides: Sequence[np.ndarray]) -> None:
+    """The posterior's regions, the guides' contours, and the divergences above them."""
+    bounds = [*levels(np.exp(log_p), np.exp(log_p + grid.log_area), _MASSES), np.inf]
+    shades = [f"{shade:.2f}" for shade in np.linspace(0.93, 0.5, len(bounds) - 1)]
     axes.contourf(grid.first, grid.second, np.exp(log_p), bounds, colors=shades)
-    for line, ((colour, dashes), (name, log_q)) in enumerate(
-        zip(_LINES, guides.items(), strict=False)
-    ):
-        q = np.exp(log_q)
-        mass = np.exp(log_q + grid.log_area)
-        rising = levels(q, mass)
-        if rising:
-            axes.contour(grid.first, grid.second, q, rising, colors=colour, linestyles=[dashes])
-        words = f"{name} {_divergence(grid, log_q, log_p):.2f}"
-        if mass.sum() < 0.99:
-            words += f", {1 - mass.sum():.0%} off the grid"
-        place = {"xytext": (0, 4 + 13 * (len(guides) - 1 - line)), "textcoords": "offset points"}
-        axes.annotate(words, (0, 1), xycoords="axes fraction", color=colour, fontsize=9, **place)
+    for place, ((colour, dashes), log_q) in enumerate(zip(_LINES, log_guides, strict=False)):
+        q, mass = np.exp(log_q), np.exp(log_q + grid.log_area)
+        look = {"colors": colour, "linestyles": [dashes], "linewidths": 1.5}
+        if rising := levels(q, mass):
+            axes.contour(grid.first, grid.second, q, rising, **look)
+        above = {"xytext": (42 * place, 5), "textcoords": "offset points", "color": colour}
+        divergence = number(_divergence(grid, log_q, log_p), ".2f")
+        axes.annotate(divergence, (0, 1), xycoords="axes fraction", **above)
+
+
+def _warnings(grid: _Grid, log_p: np.ndarray, log_guides: Mapping[str, np.ndarray]) -> list[str]:
+    """What a grid does not hold, or is too coarse for."""
+    edge = np.ones_like(log_p, dtype=bool)
+    edge[1:-1, 1:-1] = False
+    cut = log_p[edge].max() > log_p.max() + np.log(0.05)
+    warnings = ["grid cuts p(z | x) off"] if cut else []
+    for name, log_q in log_guides.items():
+        held = 100 * np.exp(log_q + grid.log_area).sum()
+        if held < 99:
+            warnings += [f"grid holds {held:.0f} % of {name}"]
+        elif held > 101:
+            warnings += [f"grid too coarse for {name}"]
+    return warnings
 
 
 def _legend(figure: Figure, names: Sequence[str]) -> None:
-    handles = [Patch(color="0.6", label="p(z | x)")]
+    handles = [Patch(color="0.65", label="p(z | x)")]
     for name, (colour, dashes) in zip(names, _LINES, strict=False):
         handles += [Line2D([], [], color=colour, linestyle=dashes, label=name)]
-    figure.legend(
-        handles=handles,
-        loc="outside upper left",
-        ncols=5,
-        title="lines hold 50 % and 90 %; numbers are KL(q || p(z | x)) in nats",
-        alignment="left",
-        title_fontsize=9,
-    )
+    title = "lines hold 50 % and 90 % of q; numbers are KL(q || p(z | x)) in nats"
+    words = {"title": title, "title_fontsize": 9, "alignment": "left"}
+    figure.legend(handles=handles, loc="outside upper left", ncols=5, **words)

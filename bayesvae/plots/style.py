@@ -72,6 +72,28 @@ def arrays_of(
     return arrays
 
 
+def coordinates(name: str, values: Values) -> np.ndarray:
+    """The coordinates of a grid along one axis: two or more, rising."""
+    remedy = "Pass rising coordinates, such as torch.linspace(-3, 3, 50)."
+    line = arrays_of({name: values}, remedy)[name]
+    if len(line) < 2 or (np.diff(line) <= 0).any():
+        raise ValueError(f"`{name}` must rise, from two on; got {len(line)} values. {remedy}")
+    return line
+
+
+def names_of(name: str, given: Sequence[str] | None, count: int, default: str) -> list[str]:
+    """Names for each of ``count``; the default, numbered from 1, if none are given."""
+    words = [str(word) for word in given or [f"{default}{i + 1}" for i in range(count)]]
+    if len(words) != count:
+        raise ValueError(f"`{name}` must be {count} names; got {len(words)}. Name all or none.")
+    return words
+
+
+def number(value: float, form: str = ".2g") -> str:
+    """A number with a minus that is one."""
+    return f"{value:{form}}".replace("-", "−")
+
+
 def marker(points: int) -> str:
     """Dots where there are few points, none on a long curve."""
     return "." if points < 30 else ""
@@ -80,6 +102,17 @@ def marker(points: int) -> str:
 def fresh(height: float) -> Axes:
     """The axes of a new figure of full width; ``height`` in inches."""
     return Figure(figsize=(WIDTH, height), layout="constrained").subplots()
+
+
+def multiples(count: int, across: int, height: float, above: float) -> list[Axes]:
+    """The axes of a figure of full width, ``across`` in a row; heights in inches."""
+    across = min(count, across)
+    rows = -(-count // across)
+    figure = Figure(figsize=(WIDTH, rows * height + above), layout="constrained")
+    panels = figure.subplots(rows, across, squeeze=False).ravel()
+    for axes in panels[count:]:
+        axes.remove()
+    return list(panels[:count])
 
 
 def tabled(axes: Axes, ticks: Mapping[float, str]) -> None:

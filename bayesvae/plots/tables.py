@@ -7,10 +7,19 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bayesvae.plots.style import BLUE, GREY, STYLE, WIDTH, Values, arrays_of, despined
+from bayesvae.plots.style import (
+    BLUE,
+    GREY,
+    STYLE,
+    Values,
+    arrays_of,
+    despined,
+    multiples,
+    names_of,
+)
 
-_MOST, _ACROSS = 12, 4
-_DATA, _DRAWS = "#BBBBBB", BLUE
+_MOST = 12
+_LINE = {"histtype": "step", "linewidth": 1.5}
 
 
 @rc_context(STYLE)
@@ -36,16 +45,13 @@ def columns(data: Values, draws: Values, names: Sequence[str] = ()) -> Figure:
         >>> [axes.get_xlabel() for axes in figure.axes]
         ['age', 'height', 'weight']
     """
-    arrays = [_table(name, values) for name, values in (("data", data), ("draws", draws))]
-    data, draws = arrays
+    data, draws = _table("data", data), _table("draws", draws)
     count = data.shape[1]
     if draws.shape[1] != count:
         raise ValueError(
             f"`draws` must have the data's {count} columns; got {draws.shape[1]}. Draw whole rows."
         )
-    names = [f"column {j + 1}" for j in range(count)] if not len(names) else list(names)
-    if len(names) != count:
-        raise ValueError(f"`names` must be one for each of {count} columns; got {len(names)}.")
+    names = names_of("names", names, count, "column ")
     return _plane(data, draws, names) if count == 2 else _histograms(data, draws, names)
 
 
@@ -54,63 +60,56 @@ def _table(name: str, values: Values) -> np.ndarray:
 
 
 def _plane(data: np.ndarray, draws: np.ndarray, names: Sequence[str]) -> Figure:
-    """As many draws as data at most, so that density compares by eye."""
-    figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
-    panels = figure.subplots(1, 2, sharex=True, sharey=True)
+    """As many draws as data, so that the eye can compare how dense they are."""
     most = min(len(data), len(draws), 4000)
     low, high = np.quantile(data, (0.005, 0.995), axis=0)
-    low, high = low - 0.2 * (high - low) - 1e-6, high + 0.2 * (high - low) + 1e-6
-    for axes, (label, rows, colour) in zip(
-        panels, (("data", data, GREY), ("draws", draws, _DRAWS)), strict=True
-    ):
+    margin = 0.2 * (high - low) + 1e-6
+    low, high = low - margin, high + margin
+    panels = multiples(2, 2, 4.2, above=0)
+    parts = (("data", data, GREY), ("draws", draws, BLUE))
+    for axes, (name, rows, colour) in zip(panels, parts, strict=True):
         axes.scatter(*rows[:most].T, s=np.clip(8000 / most, 2, 12), color=colour, linewidths=0)
-        axes.set(xlabel=names[0], title=f"{most} {label}")
-        axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
+        beyond = ((rows < low) | (rows > high)).any(axis=1).mean()
+        note = f", {100 * beyond:.0f} % beyond the axes" if beyond > 0.005 else ""
+        axes.set(xlabel=names[0], xlim=(low[0], high[0]), ylim=(low[1], high[1]))
+        axes.set_title(f"{most} {name}{note}", loc="left", fontsize=11)
         despined(axes)
     panels[0].set_ylabel(names[1])
-    return figure
+    return panels[0].figure
 
 
 def _histograms(data: np.ndarray, draws: np.ndarray, names: Sequence[str]) -> Figure:
-    shown = min(len(names), _MOST)
-    across = min(_ACROSS, shown)
-    rows = -(-shown // across)
-    figure = Figure(figsize=(WIDTH, 1.75 * rows + 0.5), layout="constrained")
-    panels = figure.subplots(rows, across, squeeze=False).ravel()
-    for axes in panels[shown:]:
-        axes.remove()
-    for j, axes in enumerate(panels[:shown]):
+    panels = multiples(min(len(names), _MOST), 4, 1.8, above=0.5)
+    for j, axes in enumerate(panels):
         _histogram(axes, data[:, j], draws[:, j])
         axes.set_xlabel(names[j])
     handles, labels = panels[0].get_legend_handles_labels()
-    left_out = len(names) - shown
-    title = f"the first {shown} of {len(names)} columns" if left_out else None
-    figure.legend(handles, labels, loc="outside upper left", ncols=2, title=title)
+    title = f"the first {_MOST} of {len(names)} columns" if len(names) > _MOST else None
+    figure, words = panels[0].figure, {"title": title, "title_fontsize": 9, "alignment": "left"}
+    figure.legend(handles, labels, loc="outside upper left", ncols=2, **words)
     return figure
 
 
 def _histogram(axes: Axes, data: np.ndarray, draws: np.ndarray) -> None:
-    """Over the data's range and a quarter more, counting draws beyond; whole numbers get a bin."""
+    """Over the data's range and some more, counting draws beyond; whole numbers get a bin each."""
+    bins, whole = _bins(data)
+    looks = {"data": {"color": "#BBBBBB"}, "draws of the model": {"color": BLUE, **_LINE}}
+    for values, (name, look) in zip((data, draws), looks.items(), strict=True):
+        weights = np.full(len(values), 1 / len(values))
+        axes.hist(values, bins, weights=weights, label=name, **look)
+    beyond = ((draws < bins[0]) | (draws > bins[-1])).mean()
+    if beyond > 0.005:
+        text = f"{100 * beyond:.0f} % of draws beyond"
+        axes.set_title(text, loc="right", fontsize=8, color=GREY, pad=2)
+    axes.set_yticks([])
+    axes.locator_params(axis="x", nbins=4, integer=whole)
+    despined(axes, "left")
+
+
+def _bins(data: np.ndarray) -> tuple[np.ndarray, bool]:
+    """Edges of bins, and whether they are for whole numbers."""
     low, high = data.min(), data.max()
     if (data == data.round()).all() and high - low <= 30:
-        bins = np.arange(low - 1.5, high + 2)
-    else:
-        bins = np.linspace(low - 0.15 * (high - low), high + 0.15 * (high - low), 40)
-    width = np.diff(bins)[0]
-    weights = [np.full(len(values), 1 / len(values) / width) for values in (data, draws)]
-    axes.hist(data, bins, weights=weights[0], color=_DATA, label="data")
-    axes.hist(
-        draws,
-        bins,
-        weights=weights[1],
-        color=_DRAWS,
-        histtype="step",
-        linewidth=1.5,
-        label="draws",
-    )
-    beyond = ((draws < bins[0]) | (draws > bins[-1])).mean()
-    if beyond >= 0.005:
-        axes.set_title(f"{beyond:.0%} of draws beyond", loc="right", fontsize=8, color=GREY)
-    axes.set_yticks([])
-    axes.locator_params(axis="x", nbins=4)
-    despined(axes, "left")
+        return np.arange(low - 1.5, high + 2), True
+    margin = 0.15 * (high - low)
+    return np.linspace(low - margin, high + margin, 40), False
