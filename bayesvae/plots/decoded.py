@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from bayesvae.plots.images import events_of, range_of, range_words, tile
 from bayesvae.plots.style import (
@@ -226,28 +227,36 @@ def _curves(
             "is a flattened image, x.unflatten(-1, (28, 28)), or choose entries."
         )
     heads = names_of("dimensions", dimensions, columns, "")
+    axes = fresh(1.6 + 0.5 * rows)
+    handles = _cells(axes, means, ends, (along - along[0]) / (along[-1] - along[0]))
+    axes.hlines(np.arange(rows + 1), 0, columns, color="0.85", linewidth=0.8)
+    axes.vlines(np.arange(columns + 1), 0, rows, color="0.85", linewidth=0.8)
+    axes.set(xlim=(0, columns), ylim=(rows, 0))
+    _headed(axes, np.arange(columns) + 0.5, heads, "" if len(dimensions) else "entry of x")
+    tabled(axes, {i + 0.5: name for i, name in enumerate(names)})
+    title = f"in a cell, rightwards: {label}, {number(along[0])} to {number(along[-1])}; "
+    text = {"title": title + "upwards: the range below the column", "title_fontsize": 9}
+    axes.figure.legend(
+        handles=handles, loc="outside upper left", ncols=2, alignment="left", **text
+    )
+    return despined(axes, "left", "bottom").figure
+
+
+def _cells(axes: Axes, means: np.ndarray, ends: np.ndarray, place: np.ndarray) -> list[Line2D]:
+    """Draws the curves, the dots at their ends and the ranges; what to put into a legend."""
+    rows, _, columns = means.shape
     both = np.concatenate([means, ends], axis=1)
     low, high = both.min(axis=(0, 1)), both.max(axis=(0, 1))
     span = np.maximum(high - low, 1e-6 * np.maximum(abs(high), 1e-6))
     heights = np.arange(rows)[:, None, None] + 0.88 - 0.76 * (both - low) / span
-    across = 0.1 + 0.8 * (along - along[0]) / (along[-1] - along[0])
-    axes = fresh(1.6 + 0.5 * rows)
+    handles: list[Line2D] = []
     for i, j in np.ndindex(rows, columns):
-        path, data = np.split(heights[i, :, j], [len(along)])
-        (line,) = axes.plot(j + across, path, color=BLUE, label="decoded mean")
-        dots = axes.plot(j + across[[0, -1]][: len(data)], data, **_DATUM)
-    axes.hlines(np.arange(rows + 1), 0, columns, color="0.85", linewidth=0.8)
-    axes.vlines(np.arange(columns + 1), 0, rows, color="0.85", linewidth=0.8)
-    axes.set(xlim=(0, columns), ylim=(rows, 0))
-    _headed(axes, np.arange(columns) + 0.5, heads, "entry of x" if not len(dimensions) else "")
-    for j in range(columns):
-        words = f"{number(low[j])} …\n{number(high[j])}"
+        path, data = np.split(heights[i, :, j], [len(place)])
+        across = j + 0.1 + 0.8 * place
+        handles = axes.plot(across, path, color=BLUE, label="decoded mean")
+        handles += axes.plot(across[[0, -1]], data, **_DATUM) if data.size else []
+    for j, (bottom, top) in enumerate(zip(low, high, strict=True)):
+        words = f"{number(bottom)} …\n{number(top)}"
         turned = {"rotation": 90} if columns > 14 else {}
         axes.text(j + 0.5, rows + 0.1, words, ha="center", va="top", fontsize=8, **turned)
-    tabled(axes, {i + 0.5: name for i, name in enumerate(names)})
-    title = f"in each cell, left to right: {label} ({number(along[0])} to {number(along[-1])}); "
-    title += "upwards: the range below its column"
-    handles = [line, *dots] if ends.size else [line]
-    text = {"title": title, "title_fontsize": 9, "alignment": "left"}
-    axes.figure.legend(handles=handles, loc="outside upper left", ncols=2, **text)
-    return despined(axes, "left", "bottom").figure
+    return handles

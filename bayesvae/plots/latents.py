@@ -194,7 +194,8 @@ def _name_classes(axes: Axes, codes: np.ndarray, labels: _Labels, size: np.ndarr
     if any(close):
         dot = {"marker": "o", "linestyle": ""}
         handles = [Line2D([], [], color=colour, label=name, **dot) for name, colour in named]
-        axes.add_artist(axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1, 1)))
+        legend = axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1, 1))
+        axes.add_artist(legend).set_clip_on(False)
         return
     for place, (name, colour) in zip(places, named, strict=True):
         dark = np.dot(to_rgb(colour), (0.3, 0.6, 0.1)) < 0.5

@@ -24,6 +24,7 @@ from bayesvae.plots.style import (
     ORANGE,
     PURPLE,
     STYLE,
+    WIDTH,
     Values,
     arrays_of,
     coordinates,
@@ -58,9 +59,8 @@ def posteriors(
     """The true posterior of each datum in grey, under the contours of its approximations.
 
     Lines hold 50 % and 90 % of an approximation; its number is KL(q || p(z | x)) in nats, what its
-    bound lacks to log p(x) for this very datum. Windows are of one size, each around its datum's
-    mass. Below a panel stands what the grid does not hold or is too coarse for; such numbers are
-    wrong.
+    bound lacks to log p(x) for this very datum. Each panel shows the part of the grid that has the
+    mass. Below it stands what the grid does not hold or is too coarse for: such numbers are wrong.
 
     Args:
         first: coordinates of the first latent ``(C,)``, rising; a grid of 200 by 200 is good.
@@ -91,12 +91,12 @@ def posteriors(
     titles = names_of("titles", titles, len(joint), "datum ")
     log_posterior = joint - _log_sum(joint + grid.log_area)
     boxes = _windows(grid, [log_posterior, *guides.values()])
-    shape = np.divide(*np.ptp(boxes[0], axis=1)[::-1])
-    panels = multiples(len(joint), _ACROSS, min(2.2 * shape, 4) + 0.9, above=0.6)
+    side = min(WIDTH / min(len(joint), _ACROSS) - 0.5, 4)
+    panels = multiples(len(joint), _ACROSS, side + 0.8, above=0.6)
     for i, axes in enumerate(panels):
         _panel(axes, grid, log_posterior[i], [q[i] for q in guides.values()])
         warnings = _warnings(grid, log_posterior[i], {name: q[i] for name, q in guides.items()})
-        axes.set_xlabel("\n".join(["z1", *warnings]), fontsize=9)
+        axes.set_xlabel("\n".join(["z1", *warnings]), fontsize=8.5)
         axes.set_title(titles[i], loc="left", pad=20, fontsize=11)
         axes.set(xlim=boxes[i][0], ylim=boxes[i][1], aspect="equal")
         axes.locator_params(nbins=4)
@@ -138,14 +138,15 @@ def _divergence(grid: _Grid, log_q: np.ndarray, log_p: np.ndarray) -> float:
 
 
 def _windows(grid: _Grid, log_densities: Sequence[np.ndarray]) -> np.ndarray:
-    """Limits ``(n, 2, 2)`` around the mass of every density: squares of one size for all data."""
+    """Limits ``(n, 2, 2)`` of squares around the mass of every density of a datum."""
     boxes = []
     for data in zip(*log_densities, strict=True):
         spans = [_span(grid, log_density) for log_density in data]
         boxes.append([np.min(spans, axis=0)[:, 0], np.max(spans, axis=0)[:, 1]])
     low, high = np.swapaxes(boxes, 0, 1)
     ends = np.array([[line[0], line[-1]] for line in (grid.first, grid.second)]).T
-    half = np.minimum(0.55 * (high - low).max(), (ends[1] - ends[0]) / 2)
+    half = 0.55 * (high - low).max(axis=1, keepdims=True)
+    half = np.minimum(half, (ends[1] - ends[0]) / 2)
     middle = np.clip((low + high) / 2, ends[0] + half, ends[1] - half)
     return np.stack([middle - half, middle + half], axis=-1)
 

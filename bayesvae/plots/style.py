@@ -109,6 +109,7 @@ def multiples(count: int, across: int, height: float, above: float) -> list[Axes
     across = min(count, across)
     rows = -(-count // across)
     figure = Figure(figsize=(WIDTH, rows * height + above), layout="constrained")
+    figure.get_layout_engine().set(h_pad=0.08)
     panels = figure.subplots(rows, across, squeeze=False).ravel()
     for axes in panels[count:]:
         axes.remove()
