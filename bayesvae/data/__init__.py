@@ -1,5 +1,6 @@
 """Data sets, binarisation, and loaders that know where each datum came from."""
 
+from bayesvae.data.files import read
 from bayesvae.data.loaders import Loader, Source, loader, rows, sequential
 from bayesvae.data.mapped import Mapped
 from bayesvae.data.sets import digits, fashion_mnist, mnist, static_binarisation
@@ -14,6 +15,7 @@ __all__ = [
     "fashion_mnist",
     "loader",
     "mnist",
+    "read",
     "rows",
     "sequential",
     "static_binarisation",

@@ -1,0 +1,239 @@
+"""Arrays from ``.npy``, ``.npz`` and ``.pt`` files, and the choice among several in one file.
+
+Nothing is unpickled but tensors, by torch's restricted unpickler, and numbers in ``.npy`` and
+``.pt`` files stay on disk until they are asked for.
+"""
+
+from __future__ import annotations
+
+import lzma
+import pickle
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bayesvae.data.raw import Raw
+
+DATA = ("x", "data", "images")
+LABELS = ("labels", "label", "y", "targets", "target")
+LABEL_NAMES = ("label_names", "classnames", "class_names", "classes")
+
+# What the readers throw at bytes that are not what they should be.
+_BROKEN = (ValueError, OSError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
+_BROKEN += (lzma.LZMAError, pickle.UnpicklingError, NotImplementedError)
+
+
+class Header(NamedTuple):
+    """Shape and type of an array that need not be read for that."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+
+class Choice(NamedTuple):
+    """Names of the arrays of a file that are data and classes, to train and to test on."""
+
+    x: str
+    labels: str | None = None
+    test: str | None = None
+    test_labels: str | None = None
+
+
+def read_npy(path: Path) -> Raw:
+    """Return the array of a ``.npy`` file, mapped.
+
+    Raises:
+        ValueError: If the file is not whole, or holds Python objects.
+    """
+    try:
+        return Raw(np.lib.format.open_memmap(path, mode="r"))
+    except _BROKEN as error:
+        raise _broken(path, "numpy.save", error) from error
+
+
+def read_npz(path: Path, array: str | None = None, labels: str | None = None) -> Raw:
+    """Return the arrays of a ``.npz`` file that `choose` chooses; no others are decompressed.
+
+    Raises:
+        ValueError: If the file is not whole, or the choice is not clear.
+    """
+    try:
+        headers = _headers(path)
+    except _BROKEN as error:
+        raise _broken(path, "numpy.savez", error) from error
+    choice = choose(headers, str(path), array, labels)
+    words = {name for name in LABEL_NAMES if name in headers and headers[name].dtype.kind in "US"}
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in {*choice, *words} - {None}}
+    except _BROKEN as error:
+        raise _broken(path, "numpy.savez", error) from error
+    return _chosen(arrays, choice)
+
+
+def read_pt(path: Path, array: str | None = None, labels: str | None = None) -> Raw:
+    """Return the tensor of a file of `torch.save`, or those of a dict or tuple in it.
+
+    Raises:
+        ValueError: If the file is not whole or holds anything but tensors, or the choice is not
+            clear.
+    """
+    try:
+        # Files of the old format cannot be mapped.
+        saved = torch.load(
+            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+        )
+    except _BROKEN as error:
+        raise _broken(path, "torch.save", error) from error
+    named = dict(enumerate(saved)) if isinstance(saved, tuple | list) else saved
+    named = {path.name: named} if isinstance(named, Tensor) else named
+    arrays = {}
+    if isinstance(named, dict):
+        arrays = {str(k): _array(v) for k, v in named.items() if _is_plain(v)}
+    if not arrays:
+        raise ValueError(
+            f"{path} needs a tensor, or a dict or tuple of tensors; got {type(saved).__name__}. "
+            f"Save the data themselves, as in torch.save(x, path)."
+        )
+    headers = {name: Header(each.shape, each.dtype) for name, each in arrays.items()}
+    return _chosen(arrays, choose(headers, str(path), array, labels))
+
+
+def choose(
+    headers: dict[str, Header], where: str, array: str | None = None, labels: str | None = None
+) -> Choice:
+    """Return which arrays of a file are the data, and which their classes.
+
+    The data are `array`; else a pair of names that differ in "train" and "test", a ready split;
+    else the array called x, data or images; else the only one that has rows of numbers. Classes
+    are `labels`; else those called labels, y or targets, if there is one for each row.
+
+    Args:
+        headers: What the file holds.
+        where: Its name, for errors.
+        array: Name of the data.
+        labels: Name of the classes.
+
+    Returns:
+        Names.
+
+    Raises:
+        ValueError: If there is no such array, or more than one.
+
+    Example:
+        >>> header = Header((5, 2), np.dtype("f4"))
+        >>> choose({"x_train": header, "x_test": header}, "file").test
+        'x_test'
+    """
+    for name in (array, labels):
+        if name is not None and name not in headers:
+            raise ValueError(f"{where} has no array {name!r}; it has {_listed(headers)}.")
+    tables = [
+        name
+        for name, header in headers.items()
+        if len(header.shape) > 1 and header.dtype.kind in "biuf" and _bare(name) not in LABELS
+    ]
+    splits = [name for name in tables if "train" in name and _twin(name) in tables]
+    named = [name for name in tables if name.lower() in DATA]
+    ways = ([array] if array else [], [*headers] if len(headers) == 1 else [])
+    found = next((way for way in (*ways, splits, named, tables) if len(way) == 1), None)
+    chosen = [] if found is None else [found[0], labels or found[0]]
+    if any(headers[name].dtype.hasobject for name in chosen or headers):
+        raise ValueError(
+            f"{where} holds Python objects, which are never unpickled: {_listed(headers)}. Save "
+            f"arrays of numbers."
+        )
+    if found is None:
+        raise ValueError(
+            f"{where} does not say which of its arrays are the data: it has {_listed(headers)}. "
+            f"Choose one, whose rows are the data, with array=NAME."
+        )
+    x = found[0]
+    test = _twin(x) if array is None and x in splits else None
+    return _labelled(headers, where, Choice(x, labels, test))
+
+
+def _labelled(headers: dict[str, Header], where: str, choice: Choice) -> Choice:
+    size, name = headers[choice.x].shape[:1], choice.labels
+    if name is None:
+        fitting = [
+            name
+            for name, header in headers.items()
+            if _bare(name) in LABELS
+            and _part(name) == _part(choice.x)
+            and header.dtype.kind in "biuUS"
+            and header.shape in (size, (*size, 1))
+        ]
+        name = fitting[0] if fitting else None
+    elif headers[name].shape not in (size, (*size, 1)):
+        raise ValueError(
+            f"labels needs one class for each of the {size[0]} rows of {choice.x!r}; got {name!r} "
+            f"of shape {headers[name].shape} in {where}."
+        )
+    twin = _twin(name) if name and choice.test else None
+    paired = twin in headers and headers[twin].shape[:1] == headers[choice.test].shape[:1]
+    return choice._replace(labels=name, test_labels=twin if paired else None)
+
+
+def _chosen(arrays: dict[str, np.ndarray], choice: Choice) -> Raw:
+    labels = [
+        None if name is None else arrays[name].reshape(-1)
+        for name in (choice.labels, choice.test_labels)
+    ]
+    test = None if choice.test is None else arrays[choice.test]
+    words = [v for k, v in arrays.items() if k in LABEL_NAMES and v.dtype.kind in "US"]
+    names = tuple(words[0].astype(str).tolist()) if words and labels[0] is not None else ()
+    return Raw(arrays[choice.x], labels[0], test, labels[1], label_names=names)
+
+
+def _headers(path: Path) -> dict[str, Header]:
+    headers = {}
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.namelist():
+            with archive.open(member) as file:
+                version = np.lib.format.read_magic(file)
+                first = version == (1, 0)
+                form = np.lib.format
+                read = form.read_array_header_1_0 if first else form.read_array_header_2_0
+                shape, _, dtype = read(file)
+            headers[member.removesuffix(".npy")] = Header(shape, dtype)
+    return headers
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.layout == torch.strided and not value.is_quantized
+
+
+def _array(x: Tensor) -> np.ndarray:
+    x = x.detach()
+    return (x.float() if x.dtype == torch.bfloat16 else x.resolve_conj()).numpy()
+
+
+def _part(name: str) -> str:
+    return next((part for part in ("train", "test", "valid") if part in name.lower()), "")
+
+
+def _bare(name: str) -> str:
+    return name.lower().replace(_part(name), "").strip("_-. ")
+
+
+def _twin(name: str) -> str:
+    return name.replace("train", "test")
+
+
+def _listed(headers: dict[str, Header]) -> str:
+    words = [f"{name} {header.dtype} {header.shape}" for name, header in headers.items()]
+    return "; ".join(words) or "none"
+
+
+def _broken(path: Path, writer: str, error: Exception) -> ValueError:
+    reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+    return ValueError(
+        f"{path} is no whole file of numbers as {writer} writes them ({reason}). Save or copy it "
+        f"anew; Python objects are never unpickled."
+    )
