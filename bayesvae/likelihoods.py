@@ -72,9 +72,11 @@ class Normal(Likelihood):
         network: maps z ``(*, d)`` to means ``(*, *event)``.
         scale: the standard deviation, one for all entries of x: a positive number to fix it, a
             network from z to raw scales ``(*, *event)`` to predict it, None to learn one number.
+        start: where a learned scale starts; the deviation of the data is a good place, for a
+            scale far too large teaches the means little.
 
     Raises:
-        ValueError: if a given scale is not positive.
+        ValueError: if a given scale or start is not positive.
 
     Example:
         >>> likelihood = Normal(nn.Linear(2, 64), scale=0.1)
@@ -82,13 +84,17 @@ class Normal(Likelihood):
         tensor([0.1000])
     """
 
-    def __init__(self, network: nn.Module, scale: float | nn.Module | None = None) -> None:
+    def __init__(
+        self, network: nn.Module, scale: float | nn.Module | None = None, start: float = 1.0
+    ) -> None:
         super().__init__(network)
         if isinstance(scale, (int, float)) and scale <= 0:
             raise ValueError(f"Normal needs scale > 0; got {scale}. Use None to learn it.")
+        if start <= 0:
+            raise ValueError(f"Normal needs start > 0; got {start}. Leave it out for 1.")
         self.scale_network = scale if isinstance(scale, nn.Module) else None
         if scale is None:
-            self.raw_scale = nn.Parameter(raw_of(torch.tensor(1.0)))
+            self.raw_scale = nn.Parameter(raw_of(torch.tensor(float(start))))
         elif self.scale_network is None:
             self.register_buffer("fixed_scale", torch.tensor(float(scale)))
         self.learned = scale is None

@@ -77,6 +77,11 @@ def test_given_scale_is_saved_but_not_trained_and_a_learned_one_is():
     torch.testing.assert_close(learned.scale(torch.zeros(1, 2)), torch.tensor(1.0), **EXACT)
 
 
+def test_a_learned_scale_starts_where_it_is_told():
+    likelihood = likelihoods.Normal(nn.Linear(2, 3), start=0.07)
+    torch.testing.assert_close(likelihood.scale(torch.zeros(1, 2)), torch.tensor(0.07), **EXACT)
+
+
 def test_learned_scale_is_stationary_at_the_root_mean_squared_error():
     likelihood, z, x = LIKELIHOODS["Normal, learned"](), torch.randn(9, 2), torch.randn(9, 3, 2)
     error = (x - likelihood.mean(z)).square().mean().sqrt()
@@ -107,3 +112,5 @@ def test_normal_of_given_scale_is_squared_error_up_to_a_constant():
 def test_scales_that_are_not_positive_are_refused(scale):
     with pytest.raises(ValueError, match="scale > 0; got"):
         likelihoods.Normal(nn.Linear(2, 3), scale=scale)
+    with pytest.raises(ValueError, match="start > 0; got"):
+        likelihoods.Normal(nn.Linear(2, 3), start=scale)
