@@ -162,6 +162,18 @@ def test_a_ready_split_is_kept(suffix, names, tmp_path):
 
 
 COLOURED = BYTES[:, None] + np.arange(3, dtype="u1")[:, None, None]
+
+
+def test_all_rows_come_in_the_order_of_the_file_and_of_a_ready_split_the_test_part(tmp_path):
+    x, labels = data.read_rows(saved(tmp_path, "x.npz", {"x": ROWS, "y": KINDS}), divide=2)
+    assert torch.equal(x, torch.from_numpy(ROWS) / 2)
+    assert labels.tolist() == KINDS.tolist()
+    split = {"x_train": ROWS, "x_test": ROWS + 1, "y_train": KINDS, "y_test": 2 - KINDS}
+    x, labels = data.read_rows(saved(tmp_path, "y.npz", split))
+    assert torch.equal(x, torch.from_numpy(ROWS) + 1)
+    assert labels.tolist() == (2 - KINDS).tolist()
+
+
 SHAPES = {
     "vectors of bytes": (BYTES[:, 0], {}, BYTES[:, 0]),
     "bytes": (BYTES, {}, BYTES[:, None] / 255),

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from torch import Tensor
 
 from bayesvae.data.arrays import read_npy, read_npz, read_pt
+from bayesvae.data.mapped import Mapped
 from bayesvae.data.pictures import read_folder
 from bayesvae.data.raw import Raw, to_splits
 from bayesvae.data.splits import Splits
@@ -82,6 +85,43 @@ def read(
         >>> splits.train.shape, splits.names, splits.train_labels, splits.label_names
         (torch.Size([3, 2]), ('height', 'width'), tensor([0, 1, 0]), ('a', 'b'))
     """
+    options = {"array": array, "columns": columns, "labels": labels}
+    raw = _raw(path, **options, image_size=image_size, grey=grey or None)
+    return to_splits(raw, str(path), divide, test)
+
+
+def read_rows(
+    path: str | os.PathLike, *, divide: float | None = None, **options: Any
+) -> tuple[Tensor | Mapped, Tensor | None]:
+    """Return all rows of a file in their order, to evaluate on; of a ready split, the test part.
+
+    Args:
+        path: As `read`.
+        divide: As `read`.
+        options: `array`, `columns`, `labels`, `image_size` and `grey`, as `read`.
+
+    Returns:
+        Data ``(N, *event)``, and their classes ``(N,)`` or None.
+
+    Raises:
+        FileNotFoundError: As `read`.
+        TypeError: As `read`.
+        ValueError: As `read`.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "table.txt"
+        >>> _ = path.write_text("0 1 2")
+        >>> read_rows(path, labels=2)
+        (tensor([[0., 1.]]), tensor([2]))
+    """
+    splits = read(path, divide=divide, test=0, **options)
+    if splits.test is None:
+        return splits.train, splits.train_labels
+    return splits.test, splits.test_labels
+
+
+def _raw(path: str | os.PathLike, **options: Any) -> Raw:
     path = Path(path).expanduser()
     if not path.exists():
         raise FileNotFoundError(f"There is no file or folder {path.absolute()}.")
@@ -91,17 +131,10 @@ def read(
             f"{path} is of no kind that can be read, a folder of images or one of "
             f"{', '.join(_READERS)}. Save the data as one of these."
         )
-    options = {
-        "array": array,
-        "columns": columns,
-        "labels": labels,
-        "image_size": image_size,
-        "grey": grey or None,
-    }
     options = {name: value for name, value in options.items() if value is not None}
     if beyond := [name for name in options if name not in reader.options]:
         known = ", ".join(reader.options) or "none of them"
         raise ValueError(
             f"{', '.join(beyond)} says nothing about {path}; of these options it takes {known}."
         )
-    return to_splits(reader.read(path, **options), str(path), divide, test)
+    return reader.read(path, **options)
