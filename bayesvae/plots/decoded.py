@@ -67,6 +67,9 @@ def decoded_grid(means: Values, first: Values, second: Values) -> Figure:
         some = np.arange(0, len(line), -(-len(line) // 10))
         axis.set_ticks(some, [number(line[i]) for i in some])
         axis.set_label_text(name)
+    between = {"colors": "white", "linewidths": 0.6}
+    axes.vlines(np.arange(columns - 1) + 0.5, -0.5, rows - 0.5, **between)
+    axes.hlines(np.arange(rows - 1) + 0.5, -0.5, columns - 0.5, **between)
     axes.set(xlim=(-0.5, columns - 0.5), ylim=(-0.5, rows - 0.5), aspect=height / width)
     axes.set_title(range_words(scale, ", "), loc="left", color=GREY, fontsize=9)
     shape = rows * height / (columns * width)
@@ -201,14 +204,17 @@ def _images(
 
 
 def _headed(axes: Axes, places: Sequence[float], words: Sequence[str], label: str) -> None:
-    """Texts above columns; upright if they are long."""
+    """Texts above columns; upright, in a higher figure, if they are long."""
     axes.xaxis.tick_top()
     axes.xaxis.set_label_position("top")
-    room = 60 * (places[1] - places[0]) / (max(places) + 0.5) if len(places) > 1 else 60
-    rotation = 90 if max(map(len, words)) > max(room, 5) else 0
-    axes.set_xticks(places, words, rotation=rotation)
+    longest = max(map(len, words))
+    upright = longest > max(70 / len(words), 5)
+    axes.set_xticks(places, words, rotation=90 if upright else 0)
     axes.tick_params(axis="x", length=0)
     axes.set_xlabel(label)
+    if upright:
+        width, height = axes.figure.get_size_inches()
+        axes.figure.set_size_inches(width, height + 0.085 * longest)
 
 
 def _curves(
@@ -256,7 +262,7 @@ def _cells(axes: Axes, means: np.ndarray, ends: np.ndarray, place: np.ndarray) -
         handles = axes.plot(across, path, color=BLUE, label="decoded mean")
         handles += axes.plot(across[[0, -1]], data, **_DATUM) if data.size else []
     for j, (bottom, top) in enumerate(zip(low, high, strict=True)):
-        words = f"{number(bottom)} …\n{number(top)}"
         turned = {"rotation": 90} if columns > 14 else {}
+        words = f"{number(bottom)} …{' ' if turned else chr(10)}{number(top)}"
         axes.text(j + 0.5, rows + 0.1, words, ha="center", va="top", fontsize=8, **turned)
     return handles

@@ -5,7 +5,6 @@ are one and the same where a model's marginals fit; where they part, the prior's
 what no datum taught the model ("ELBO surgery", Hoffman and Johnson, 2016).
 """
 
-import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -52,11 +51,11 @@ def latent_space(
     label_names: Sequence[str] = (),
     axes: Axes | None = None,
 ) -> Axes:
-    """The aggregated posterior over the prior: what differs are holes and crowds.
+    """The aggregated posterior over the prior: where do they differ?
 
-    Shaded is what holds 50 % and 90 % of the prior's draws; lines hold as much of the codes. More
-    than two latents are seen along the first two principal axes of the codes: clouds that are
-    apart there are apart, clouds that overlap there may still be apart.
+    Shades hold 50 % and 90 % of the prior's draws, lines as much of the codes. A shade beyond the
+    line is a hole: the prior draws there, and hardly a datum has its code there. More than two
+    latents are seen along the first two principal axes of the codes, in which holes may be hidden.
 
     Args:
         codes: draws of q(z | x_n) ``(N, d)``, one or more for each datum. Not the means of q,
@@ -92,7 +91,9 @@ def latent_space(
     handles += [_outlined(axes, codes, edge)]
     axes.set(xlabel=words[0], ylabel=words[1], xlim=edge[0, [0, -1]], ylim=edge[1, [0, -1]])
     axes.set_aspect("equal")
-    note = {"title": _note(codes, prior, edge), "title_fontsize": 9, "alignment": "left"}
+    beyond = len(codes) - int(density.counted(codes, edge).sum())
+    title = f"codes beyond the axes: {beyond}" if beyond else None
+    note = {"title": title, "title_fontsize": 9, "alignment": "left"}
     axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, **note)
     return despined(axes)
 
@@ -156,19 +157,6 @@ def _outlined(axes: Axes, codes: np.ndarray, edge: np.ndarray) -> Line2D:
     return Line2D([], [], color="black", label="aggregated posterior: likewise")
 
 
-def _note(codes: np.ndarray, prior: np.ndarray | None, edge: np.ndarray) -> str | None:
-    """How much of the prior is where hardly a code is, and what the axes do not show."""
-    notes = []
-    if prior is not None:
-        mass = density.smoothed(codes, edge)
-        among = density.counted(prior, edge)[mass >= density.levels(mass, mass)[0]].sum()
-        share = 100 * (1 - among / len(prior))
-        notes += [f"{share:.0f} % of the prior's draws lie outside the codes' 90 % region"]
-    beyond = len(codes) - int(density.counted(codes, edge).sum())
-    notes += [f"codes beyond the axes: {beyond}"] if beyond else []
-    return "; ".join(notes) or None
-
-
 def _scatter(axes: Axes, codes: np.ndarray, labels: _Labels | None, size: np.ndarray) -> None:
     """Points in random order, so that no class hides the others."""
     order = np.random.default_rng(0).permutation(len(codes))
@@ -185,23 +173,29 @@ def _scatter(axes: Axes, codes: np.ndarray, labels: _Labels | None, size: np.nda
 
 
 def _name_classes(axes: Axes, codes: np.ndarray, labels: _Labels, size: np.ndarray) -> None:
-    """Names at the medians; in a legend if some are too close together for that."""
-    places = [np.median(codes[labels.values == value], axis=0) for value in labels.names]
+    """Writes names at the medians, or a little above or below where they would overlap."""
+    medians = np.stack(
+        [np.median(codes[labels.values == value], axis=0) for value in labels.names]
+    )
     longest = max(map(len, labels.names.values()))
-    room = size * (0.02 + 0.018 * longest, 0.045)
-    close = [(abs(one - other) < room).all() for one, other in itertools.combinations(places, 2)]
-    named = [(labels.names[value], colour) for value, colour in labels.colours.items()]
-    if any(close):
-        dot = {"marker": "o", "linestyle": ""}
-        handles = [Line2D([], [], color=colour, label=name, **dot) for name, colour in named]
-        legend = axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1, 1))
-        axes.add_artist(legend).set_clip_on(False)
-        return
-    for place, (name, colour) in zip(places, named, strict=True):
+    places = _apart(medians, size * (0.03 + 0.018 * longest, 0.05))
+    for place, (value, name) in zip(places, labels.names.items(), strict=True):
+        colour = labels.colours[value]
         dark = np.dot(to_rgb(colour), (0.3, 0.6, 0.1)) < 0.5
         box = {"boxstyle": "round,pad=0.2", "facecolor": colour, "edgecolor": "white"}
         look = {"color": "white" if dark else "black", "weight": "bold", "bbox": box}
         axes.text(*place, name, ha="center", va="center", zorder=3, **look)
+
+
+def _apart(places: np.ndarray, room: np.ndarray) -> np.ndarray:
+    """Places ``(C, 2)`` moved up or down until each has its room ``(2,)``."""
+    order = np.argsort(places[:, 1])
+    above = np.sign(np.argsort(order)[:, None] - np.argsort(order))
+    for _ in range(500):
+        lack = room - abs(places[:, None] - places)
+        crowded = (lack > 1e-6 * room).all(axis=-1) & (above != 0)
+        places = places + [0, 0.2] * (above * crowded * lack[..., 1]).sum(axis=1)[:, None]
+    return places
 
 
 def _line(axes: Axes, codes: np.ndarray, labels: _Labels | None, prior: np.ndarray | None) -> Axes:

@@ -91,16 +91,21 @@ def posteriors(
     titles = names_of("titles", titles, len(joint), "datum ")
     log_posterior = joint - _log_sum(joint + grid.log_area)
     boxes = _windows(grid, [log_posterior, *guides.values()])
-    side = min(WIDTH / min(len(joint), _ACROSS) - 0.5, 4)
-    panels = multiples(len(joint), _ACROSS, side + 0.8, above=0.6)
+    warnings = [
+        _warnings(grid, log_posterior[i], {name: q[i] for name, q in guides.items()})
+        for i in range(len(joint))
+    ]
+    # Room enough that panels are as wide as they can be: the layout is then exact.
+    height = min(WIDTH / min(len(joint), _ACROSS) - 0.4, 4) + 0.9 + 0.16 * max(map(len, warnings))
+    panels = multiples(len(joint), _ACROSS, height, above=0.8)
     for i, axes in enumerate(panels):
         _panel(axes, grid, log_posterior[i], [q[i] for q in guides.values()])
-        warnings = _warnings(grid, log_posterior[i], {name: q[i] for name, q in guides.items()})
-        axes.set_xlabel("\n".join(["z1", *warnings]), fontsize=8.5)
         axes.set_title(titles[i], loc="left", pad=20, fontsize=11)
         axes.set(xlim=boxes[i][0], ylim=boxes[i][1], aspect="equal")
         axes.locator_params(nbins=4)
         axes.set_ylabel("" if i % _ACROSS else "z2")
+        lowest = i + _ACROSS >= len(joint)
+        axes.set_xlabel("\n".join([*["z1"][:lowest], *warnings[i]]), fontsize=9)
     _legend(panels[0].figure, list(guides))
     return panels[0].figure
 
@@ -152,11 +157,11 @@ def _windows(grid: _Grid, log_densities: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _span(grid: _Grid, log_density: np.ndarray) -> np.ndarray:
-    """Between which values each latent has all but a thousandth of the mass ``(2, 2)``."""
+    """Between which values each latent has all but a five-hundredth of the mass ``(2, 2)``."""
     mass = np.exp(log_density + grid.log_area - _log_sum(log_density + grid.log_area))
     spans = []
     for line, axis in ((grid.first, 0), (grid.second, 1)):
-        ends = np.searchsorted(np.cumsum(mass.sum(axis=axis)), [0.0005, 0.9995])
+        ends = np.searchsorted(np.cumsum(mass.sum(axis=axis)), [0.001, 0.999])
         spans.append(line[np.minimum(ends, len(line) - 1)])
     return np.array(spans)
 
