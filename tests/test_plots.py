@@ -48,6 +48,14 @@ def names(figure):
     return [label.get_text() for label in figure.axes[0].get_yticklabels()]
 
 
+def posteriors(n=2, guides=("encoder",)):
+    """Standard normals on a grid, with as many approximations equal to them."""
+    line = torch.linspace(-4, 4, 41)
+    log_p = -0.5 * (line[:, None] ** 2 + line**2).repeat(n, 1, 1)
+    log_q = log_p - torch.log(torch.tensor(2 * torch.pi))
+    return plots.posteriors(line, line, log_p, dict.fromkeys(guides, log_q))
+
+
 FIGURES = {
     "samples": lambda: plots.samples(torch.rand(12, 1, 4, 4), torch.rand(12, 1, 4, 4)),
     "samples with noise": lambda: plots.samples(
@@ -65,6 +73,29 @@ FIGURES = {
     "gaps of no family": lambda: plots.gap_figure([row(own=None)]),
     "one datum": lambda: plots.gap_figure([row(n=1)]),
     "five splits": lambda: plots.gap_figure([row(str(i), n=9) for i in range(5)]),
+    "one latent": lambda: plots.latent_space(torch.randn(50, 1), torch.arange(50) % 3).figure,
+    "two latents": lambda: (
+        plots.latent_space(torch.randn(50, 2), torch.arange(50) % 10, torch.randn(60, 2)).figure
+    ),
+    "many latents": lambda: plots.latent_space(torch.randn(50, 8), torch.rand(50)).figure,
+    "codes in one place": lambda: plots.latent_space(torch.ones(5, 2)).figure,
+    "decoded grid": lambda: plots.decoded_grid(torch.rand(2, 3, 4, 4), [0, 1, 2], [0, 1]),
+    "decoded colour": lambda: plots.decoded_grid(torch.randn(2, 2, 3, 4, 5), [0, 1], [0, 1]),
+    "interpolations": lambda: plots.interpolations(torch.rand(2, 5, 4, 4), torch.rand(2, 2, 4, 4)),
+    "vectors between": lambda: plots.interpolations(torch.rand(2, 5, 40), torch.rand(2, 2, 40)),
+    "one step between": lambda: plots.interpolations(torch.rand(1, 1, 4, 4)),
+    "traversals": lambda: plots.traversals(torch.randn(2, 3, 1, 4, 4), [-1, 0, 1]),
+    "traversals of vectors": lambda: plots.traversals(
+        torch.zeros(2, 3, 5), [-1, 0, 1], dimensions=["a", "b", "much longer", "d", "e"]
+    ),
+    "a posterior": lambda: posteriors(1),
+    "posteriors": lambda: posteriors(5, "abcd"),
+    "table": lambda: plots.columns(torch.randn(20, 15), torch.randn(30, 15)),
+    "constant column": lambda: plots.columns(torch.ones(20, 1), torch.randn(30, 1)),
+    "plane": lambda: plots.columns(torch.randn(20, 2), torch.randn(30, 2)),
+    "paths": lambda: (
+        plots.path_changes({"VAE": torch.rand(5, 9), "other": torch.rand(3, 4)}).figure
+    ),
 }
 
 
@@ -249,6 +280,8 @@ def test_given_axes_are_drawn_on_and_returned():
 
 
 IMAGES = torch.rand(3, 4, 4)
+ROWS = torch.rand(2, 5, 4, 4)
+CODES = torch.randn(9, 2)
 ERRORS = {
     "channels": (lambda: plots.samples(torch.rand(3, 2, 4, 4)), r"`means` must .* \(3, 2, 4, 4\)"),
     "a single vector": (lambda: plots.samples(torch.rand(4)), r"`means` must hold one .*\(4,\)"),
@@ -270,6 +303,40 @@ ERRORS = {
         lambda: plots.gaps([GapRow("test", [0.0, 0.0], [0.0, 0.0], {"Flow": [0.0]})]),
         r"`bounds\['Flow'\]` .*\(2,\).*\(1,\).*'test'",
     ),
+    "one latent, no class": (
+        lambda: plots.latent_space(CODES[:, :1], torch.rand(9)),
+        "`labels` of at most ten classes.* got 9",
+    ),
+    "labels of others": (lambda: plots.latent_space(CODES, [1, 2]), "`labels` must be 9.*got 2"),
+    "a prior of others": (lambda: plots.latent_space(CODES, None, ROWS[0, 0]), "`prior` .* 2 .*4"),
+    "one code": (lambda: plots.latent_space(CODES[:1]), "`codes` must hold two .* got 1"),
+    "too few names": (
+        lambda: plots.latent_space(CODES, torch.arange(9), label_names=["a"]),
+        "`label_names` must name the classes 0 to 8.* got 1",
+    ),
+    "grid of vectors": (
+        lambda: plots.decoded_grid(torch.rand(2, 2, 5), [0, 1], [0, 1]),
+        r"needs images.* \(2, 2, 5\).*traversals",
+    ),
+    "grid the wrong way": (
+        lambda: plots.decoded_grid(ROWS, [0, 1], range(5)),
+        r"`means` must be \(R, C, .*\(2, 5, 4, 4\)",
+    ),
+    "falling": (lambda: plots.decoded_grid(ROWS, range(5), [1, 0]), "`second` must rise"),
+    "three ends": (
+        lambda: plots.interpolations(ROWS, torch.rand(2, 3, 4, 4)),
+        r"`originals` must be two.*\(2, 2, 4, 4\).*\(2, 3, 4, 4\)",
+    ),
+    "flattened images": (lambda: plots.interpolations(torch.rand(2, 5, 784)), "40 entries.*784"),
+    "values of others": (lambda: plots.traversals(ROWS, [1, 2]), "`values` must be 5.*got 2"),
+    "names of others": (lambda: plots.traversals(ROWS, range(5), ["z1"]), "`names` .* 2 .*got 1"),
+    "no approximation": (lambda: posteriors(guides=""), "`log_guides` must be one to 4.* got 0"),
+    "grid of others": (
+        lambda: plots.posteriors(range(3), range(4), ROWS[0], {"encoder": ROWS[0]}),
+        r"`log_joint` must fit .*\(5, 4, 4\).*\(n, 4, 3\)",
+    ),
+    "draws of others": (lambda: plots.columns(CODES, ROWS[0, 0]), "`draws` .* 2 .* got 4"),
+    "no model": (lambda: plots.path_changes({}), "one to four models; got 0"),
     "not a PNG": (lambda: plots.save(Figure(), "figure.pdf"), "'.png'; got 'figure.pdf'"),
 }
 

@@ -27,11 +27,12 @@ def levels(density: np.ndarray, mass: np.ndarray, masses: Sequence[float] = MASS
         masses: falling.
 
     Returns:
-        Rising levels, without those of masses beyond the grid.
+        Rising levels below the highest density, without those of masses beyond the grid.
     """
     order = np.argsort(density, axis=None)[::-1]
     held, falling = np.cumsum(mass.ravel()[order]), density.ravel()[order]
-    return [np.interp(m, held, falling) for m in masses if m <= held[-1]]
+    found = [np.interp(m, held, falling) for m in masses if m <= held[-1]]
+    return sorted({min(level, 0.99 * falling[0]) for level in found})
 
 
 def edges(*clouds: np.ndarray) -> np.ndarray:

@@ -144,17 +144,22 @@ def _plane(
 
 
 def _shaded(axes: Axes, prior: np.ndarray, edge: np.ndarray) -> Patch:
-    mass = density.smoothed(prior, edge)
-    bounds = [*density.levels(mass, mass), np.inf]
-    axes.contourf(*density.centres(edge), mass, bounds, colors=_SHADES, zorder=0)
+    places, smooth, rising = _regions(prior, edge)
+    axes.contourf(*places, smooth, [*rising, np.inf], colors=_SHADES, zorder=0)
     return Patch(color=_SHADES[1], label="prior p(z): regions of 50 % and 90 % of draws")
 
 
 def _outlined(axes: Axes, codes: np.ndarray, edge: np.ndarray) -> Line2D:
-    mass = density.smoothed(codes, edge)
-    bounds = density.levels(mass, mass)
-    axes.contour(*density.centres(edge), mass, bounds, colors="black", linewidths=1.3)
+    places, smooth, rising = _regions(codes, edge)
+    axes.contour(*places, smooth, rising, colors="black", linewidths=1.3)
     return Line2D([], [], color="black", label="aggregated posterior: likewise")
+
+
+def _regions(points: np.ndarray, edge: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[float]]:
+    """Middles of bins ``(2, bins)``, the density there, and the levels that hold the points."""
+    smooth = density.smoothed(points, edge)
+    held = density.counted(points, edge) / len(points)
+    return density.centres(edge), smooth, density.levels(smooth, held)
 
 
 def _scatter(axes: Axes, codes: np.ndarray, labels: _Labels | None, size: np.ndarray) -> None:

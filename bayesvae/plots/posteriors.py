@@ -96,8 +96,8 @@ def posteriors(
         for i in range(len(joint))
     ]
     # Room enough that panels are as wide as they can be: the layout is then exact.
-    height = min(WIDTH / min(len(joint), _ACROSS) - 0.4, 4) + 0.9 + 0.16 * max(map(len, warnings))
-    panels = multiples(len(joint), _ACROSS, height, above=0.8)
+    height = min(WIDTH / min(len(joint), _ACROSS) - 0.45, 4) + 0.8 + 0.16 * max(map(len, warnings))
+    panels = multiples(len(joint), _ACROSS, height, above=0.65)
     for i, axes in enumerate(panels):
         _panel(axes, grid, log_posterior[i], [q[i] for q in guides.values()])
         axes.set_title(titles[i], loc="left", pad=20, fontsize=11)
