@@ -1,11 +1,15 @@
 """The data sets are what they say."""
 
+import bz2
+import os
+import pickle
 import socket
 from pathlib import Path
 from urllib.error import URLError
 
 import numpy as np
 import pytest
+import scipy.io
 import torch
 import torchvision
 from sklearn.datasets import load_digits
@@ -162,6 +166,194 @@ def test_images_and_labels_of_unequal_number_are_not_paired(tmp_path):
     (raw / "train-labels-idx1-ubyte").write_bytes(labels)
     with pytest.raises(ValueError, match="6 images but 5 labels"):
         data.mnist(tmp_path)
+
+
+@pytest.mark.usefixtures("no_network")
+def test_a_set_of_torchvision_goes_by_its_name(tmp_path):
+    write_idx(tmp_path / "KMNIST" / "raw")
+    for name in ("kmnist", "KMNIST"):
+        splits = data.from_torchvision(name, tmp_path)
+        assert splits.train.shape == (5, 1, 28, 28)
+        assert splits.label_names[:2] == ("o", "ki")
+    with pytest.raises(ValueError, match=r"no set 'kminst'; there are mnist, .*, kmnist, .*svhn"):
+        data.from_torchvision("kminst", tmp_path)
+    assert data.from_torchvision("fashion_mnist", write_fashion(tmp_path)).train.shape[0] == 5
+
+
+def write_fashion(folder):
+    write_idx(folder / "FashionMNIST" / "raw")
+    return folder
+
+
+def test_images_of_emnist_are_turned_upright(tmp_path):
+    raw = tmp_path / "EMNIST" / "raw"
+    write_idx(raw)
+    for file in list(raw.iterdir()):
+        part = "train" if file.name.startswith("train") else "test"
+        file.rename(raw / f"emnist-letters-{part}-{file.name.split('-', 1)[1]}")
+    splits = data.from_torchvision("emnist-letters", tmp_path)
+    upright = torch.arange(784).remainder(256).reshape(28, 28).T.float() / 255
+    assert torch.equal(splits.train[0, 0], upright)
+    assert splits.train.is_contiguous()
+    assert splits.label_names[1] == "a"
+
+
+def test_labels_of_qmnist_are_the_digits_and_not_their_writers(tmp_path):
+    write_idx(tmp_path / "raw")
+    raw = tmp_path / "QMNIST" / "raw"
+    raw.mkdir(parents=True)
+    for ours, theirs, size in (("train", "train", 5), ("t10k", "test", 2)):
+        images = (tmp_path / "raw" / f"{ours}-images-idx3-ubyte").read_bytes()
+        (raw / f"qmnist-{theirs}-images-idx3-ubyte").write_bytes(images)
+        labels = np.array([0x0C02, size, 8, *np.arange(size * 8)], ">i4").tobytes()
+        (raw / f"qmnist-{theirs}-labels-idx2-int").write_bytes(labels)
+    splits = data.from_torchvision("qmnist", tmp_path)
+    assert splits.train_labels.tolist() == [0, 8, 16, 24, 32]
+    assert splits.test.shape == (2, 1, 28, 28)
+
+
+def test_usps_is_read_from_its_text(tmp_path):
+    for file, size in (("usps.bz2", 3), ("usps.t.bz2", 2)):
+        pixels = " ".join(f"{i + 1}:{-1 if i else 1}" for i in range(256))
+        lines = "".join(f"{i + 1} {pixels}\n" for i in range(size))
+        (tmp_path / file).write_bytes(bz2.compress(lines.encode()))
+    splits = data.from_torchvision("usps", tmp_path)
+    assert splits.train.shape == (3, 1, 16, 16)
+    assert (splits.train[0].sum(), splits.train[0, 0, 0, 0]) == (1, 1)
+    assert splits.train_labels.tolist() == [0, 1, 2]
+    (tmp_path / "usps.t.bz2").write_bytes(b"BZh91AY&SY")
+    with pytest.raises(ValueError, match=r"USPS needs whole files; .*usps.t.bz2 \("):
+        data.from_torchvision("usps", tmp_path)
+
+
+PLANES = np.arange(3 * 32 * 32).reshape(1, 3, 32, 32) % 251
+
+
+def write_cifar(folder):
+    (folder / "cifar-10-batches-py").mkdir()
+    for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"):
+        content = {"data": PLANES.reshape(1, -1).astype("u1"), "labels": [7]}
+        (folder / "cifar-10-batches-py" / name).write_bytes(pickle.dumps(content))
+    names = pickle.dumps({"label_names": [f"kind {i}" for i in range(10)]})
+    (folder / "cifar-10-batches-py" / "batches.meta").write_bytes(names)
+    return 5
+
+
+def write_svhn(folder):
+    for part, size in (("train", 3), ("test", 2)):
+        x = PLANES.repeat(size, 0).transpose(2, 3, 1, 0).astype("u1")
+        scipy.io.savemat(folder / f"{part}_32x32.mat", {"X": x, "y": np.full((size, 1), 10)})
+    return 3
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "label"), [("cifar10", write_cifar, 7), ("svhn", write_svhn, 0)]
+)
+def test_colours_come_channels_first(name, write, label, tmp_path, monkeypatch):
+    size = write(tmp_path)
+    for module in (torchvision.datasets.cifar, torchvision.datasets.svhn):
+        monkeypatch.setattr(module, "check_integrity", lambda *args: True)
+    splits = data.from_torchvision(name, tmp_path)
+    assert splits.train.shape == (size, 3, 32, 32)
+    assert torch.equal(splits.test[:1], torch.from_numpy(PLANES).float() / 255)
+    assert splits.train.is_contiguous()
+    assert splits.train_labels.tolist() == [label] * size
+
+
+def test_files_in_the_place_of_cifar_are_not_unpickled_unseen(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return Path.mkdir, (tmp_path / "sprung",)
+
+    write_cifar(tmp_path)
+    for file in (tmp_path / "cifar-10-batches-py").iterdir():
+        file.write_bytes(pickle.dumps(Trap()))
+    with pytest.raises(ValueError, match=r"CIFAR10 needs whole files; .*/data_batch_1, "):
+        data.from_torchvision("cifar10", tmp_path)
+    assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize("name", data.TORCHVISION)
+def test_what_torchvision_cannot_fetch_is_named_file_by_file(name, tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise URLError("no route")
+
+    datasets = torchvision.datasets
+    for module in (datasets.mnist, datasets.cifar, datasets.svhn, datasets.usps):
+        for function in ("download_and_extract_archive", "download_url"):
+            if hasattr(module, function):
+                monkeypatch.setattr(module, function, refuse)
+    with pytest.raises(FileNotFoundError, match=r"needs .*t.* in .*no route.*BAYESVAE_DATA"):
+        data.from_torchvision(name, tmp_path)
+
+
+# Archives ---------------------------------------------------------------------------------------
+
+
+def write_archive(folder, name, **arrays):
+    path = folder / name
+    path.parent.mkdir()
+    np.savez(path, **arrays)
+    return path
+
+
+def test_frames_of_the_face_are_shuffled_before_the_last_are_set_aside(tmp_path):
+    frames = np.broadcast_to(np.arange(250, dtype="u1")[:, None, None], (250, 28, 20))
+    write_archive(tmp_path, "frey_faces/frey_faces.npz", images=frames)
+    splits = data.frey_faces(tmp_path)
+    assert (splits.train.shape, splits.test.shape) == ((50, 1, 28, 20), (200, 1, 28, 20))
+    frame = (255 * torch.cat([splits.train, splits.test])[:, 0, 0, 0]).round()
+    assert frame.sort().values.tolist() == list(range(250))
+    assert frame[:4].tolist() == [225, 122, 92, 157], "splits must be the same for ever"
+    assert splits.train_labels is None
+
+
+def test_characters_are_split_by_who_drew_them_and_keep_their_alphabets(tmp_path):
+    position = np.arange(200)
+    write_archive(
+        tmp_path, "omniglot/omniglot_28x28.npz",
+        images=np.broadcast_to(position.astype("u1")[:, None, None], (200, 28, 28)),
+        alphabet=(position // 20).astype("u1"),
+        drawer=(position % 20).astype("u1"),
+        alphabet_names=np.array([f"alphabet {i}" for i in range(10)]),
+    )  # fmt: skip
+    splits = data.omniglot(tmp_path)
+    for x, labels, drawers in (
+        (splits.train, splits.train_labels, set(range(15))),
+        (splits.test, splits.test_labels, set(range(15, 20))),
+    ):
+        row = (255 * x[:, 0, 0, 0]).round().long()
+        assert {int(drawer) for drawer in row % 20} == drawers
+        assert len(row.unique()) == 10 * len(drawers)
+        assert labels.tolist() == (row // 20).tolist()
+        assert not torch.equal(row, row.sort().values)
+    assert splits.label_names[3] == "alphabet 3"
+
+
+@pytest.mark.parametrize("name", ["frey_faces", "omniglot"])
+def test_an_archive_that_is_missing_or_broken_is_named_with_its_source(name, tmp_path):
+    reader, file = getattr(data, name), {"frey_faces": "frey_faces", "omniglot": "omniglot_28x28"}
+    path = tmp_path / name / f"{file[name]}.npz"
+    with pytest.raises(FileNotFoundError, match=f"no {path}. Put it there, .*BAYESVAE_.*https://"):
+        reader(tmp_path)
+    write_archive(tmp_path, path, something=np.zeros(3))
+    for content in (path.read_bytes(), path.read_bytes()[:100], b""):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=f"{path} needs the arrays images"):
+            reader(tmp_path)
+
+
+@pytest.mark.data
+def test_the_real_archives_have_their_known_sizes():
+    root = Path(os.environ.get("BAYESVAE_DATA", ""))
+    if not all((root / name).is_dir() for name in ("frey_faces", "omniglot")):
+        pytest.skip("needs BAYESVAE_DATA to name a folder that has frey_faces and omniglot")
+    faces, characters = data.frey_faces(), data.omniglot()
+    assert (len(faces.train), len(faces.test)) == (1765, 200)
+    assert (len(characters.train), len(characters.test)) == (24345, 8115)
+    assert characters.train_labels.bincount().min() > 100
+    assert len(characters.label_names) == 50
+    assert characters.train_labels[-2400:].unique().numel() == 50, "hold_out needs shuffled data"
 
 
 @pytest.mark.data

@@ -4,10 +4,12 @@ from bayesvae.data.describe import Description, describe
 from bayesvae.data.files import read, read_rows
 from bayesvae.data.loaders import Loader, Source, loader, rows, sequential
 from bayesvae.data.mapped import Mapped
-from bayesvae.data.sets import digits, fashion_mnist, mnist, static_binarisation
+from bayesvae.data.sets import digits, frey_faces, omniglot, static_binarisation
 from bayesvae.data.splits import Splits
+from bayesvae.data.vision import TORCHVISION, fashion_mnist, from_torchvision, mnist
 
 __all__ = [
+    "TORCHVISION",
     "Description",
     "Loader",
     "Mapped",
@@ -16,8 +18,11 @@ __all__ = [
     "describe",
     "digits",
     "fashion_mnist",
+    "frey_faces",
+    "from_torchvision",
     "loader",
     "mnist",
+    "omniglot",
     "read",
     "read_rows",
     "rows",

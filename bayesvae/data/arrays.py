@@ -10,6 +10,7 @@ import lzma
 import pickle
 import zipfile
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,8 +25,17 @@ LABELS = ("labels", "label", "y", "targets", "target")
 LABEL_NAMES = ("label_names", "classnames", "class_names", "classes")
 
 # What the readers throw at bytes that are not what they should be.
-_BROKEN = (ValueError, OSError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
-_BROKEN += (lzma.LZMAError, pickle.UnpicklingError, NotImplementedError)
+BROKEN = (
+    ValueError,
+    TypeError,
+    OSError,
+    EOFError,
+    KeyError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+BROKEN += (lzma.LZMAError, pickle.UnpicklingError, NotImplementedError)
 
 
 class Header(NamedTuple):
@@ -52,7 +62,7 @@ def read_npy(path: Path) -> Raw:
     """
     try:
         return Raw(np.lib.format.open_memmap(path, mode="r"))
-    except _BROKEN as error:
+    except BROKEN as error:
         raise _broken(path, "numpy.save", error) from error
 
 
@@ -64,16 +74,26 @@ def read_npz(path: Path, array: str | None = None, labels: str | None = None) ->
     """
     try:
         headers = _headers(path)
-    except _BROKEN as error:
+    except BROKEN as error:
         raise _broken(path, "numpy.savez", error) from error
     choice = choose(headers, str(path), array, labels)
     words = {name for name in LABEL_NAMES if name in headers and headers[name].dtype.kind in "US"}
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in {*choice, *words} - {None}}
-    except _BROKEN as error:
+        arrays = load_npz(path, {*choice, *words} - {None})
+    except BROKEN as error:
         raise _broken(path, "numpy.savez", error) from error
     return _chosen(arrays, choice)
+
+
+def load_npz(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
+    """Return some arrays of a ``.npz`` file.
+
+    Raises:
+        One of `BROKEN`: If the file is not whole, or has no such array.
+    """
+    # Opened here, for numpy leaves a file that is no archive open.
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        return {name: archive[name] for name in names}
 
 
 def read_pt(path: Path, array: str | None = None, labels: str | None = None) -> Raw:
@@ -88,7 +108,7 @@ def read_pt(path: Path, array: str | None = None, labels: str | None = None) -> 
         saved = torch.load(
             path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
         )
-    except _BROKEN as error:
+    except BROKEN as error:
         raise _broken(path, "torch.save", error) from error
     named = dict(enumerate(saved)) if isinstance(saved, tuple | list) else saved
     named = {path.name: named} if isinstance(named, Tensor) else named

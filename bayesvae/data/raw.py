@@ -80,7 +80,7 @@ def to_splits(raw: Raw, where: str, divide: float | None, test: float) -> Splits
         train, unseen = _split(_Part(x, labels), test, where)
     else:
         # Ready splits are often sorted by class, of which a held-out end would see but one.
-        train = _Part(x, labels, _order(len(x)) if test else None)
+        train = _Part(x, labels, torch.from_numpy(permutation(len(x))) if test else None)
         unseen = _Part(_images(_checked(raw.test, where, raw.names)), test_labels)
         if unseen.x.shape[1:] != x.shape[1:]:
             raise ValueError(
@@ -93,9 +93,21 @@ def to_splits(raw: Raw, where: str, divide: float | None, test: float) -> Splits
     return splits._replace(test=unseen.data(divide), test_labels=unseen.classes())
 
 
-def _order(size: int) -> Tensor:
+def permutation(size: int) -> np.ndarray:
+    """Return the order in which rows are split, the same everywhere.
+
+    Args:
+        size: Number of rows N.
+
+    Returns:
+        Positions ``(N,)``.
+
+    Example:
+        >>> permutation(5)
+        array([2, 0, 1, 3, 4])
+    """
     # The legacy generator: numpy freezes its stream, which it does not for default_rng.
-    return torch.from_numpy(np.random.RandomState(0).permutation(size))
+    return np.random.RandomState(0).permutation(size)
 
 
 def _split(whole: _Part, test: float, where: str) -> tuple[_Part, _Part | None]:
@@ -104,7 +116,7 @@ def _split(whole: _Part, test: float, where: str) -> tuple[_Part, _Part | None]:
     size = len(whole.x)
     if size < 2:
         raise ValueError(f"{where} has {size} row; a split needs 2. Use test=0 for no test part.")
-    order, held = _order(size), min(max(round(test * size), 1), size - 1)
+    order, held = torch.from_numpy(permutation(size)), min(max(round(test * size), 1), size - 1)
     return whole._replace(rows=order[:-held]), whole._replace(rows=order[-held:])
 
 

@@ -10,20 +10,16 @@ log-likelihoods of the two are not comparable.
 from __future__ import annotations
 
 import os
-import socket
-from http.client import HTTPException
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from bayesvae.data.arrays import BROKEN, load_npz
 from bayesvae.data.loaders import check_grey_levels
+from bayesvae.data.raw import permutation
 from bayesvae.data.splits import Splits
-
-if TYPE_CHECKING:
-    from torchvision.datasets import MNIST
 
 
 def digits() -> Splits:
@@ -37,104 +33,111 @@ def digits() -> Splits:
         >>> digits().test.shape, digits().test.max().item()
         (torch.Size([360, 1, 8, 8]), 1.0)
     """
-    # Imported late, as torchvision below: each takes a second that the loaders can do without.
+    # Imported late: it takes a second that the loaders can do without.
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
-    # The legacy generator: numpy freezes its stream, which it does not for default_rng.
-    order = np.random.RandomState(0).permutation(len(bunch.images))
+    order = permutation(len(bunch.images))
     x = torch.from_numpy(bunch.images[order]).float().div(16).unsqueeze(1)
     labels = torch.from_numpy(bunch.target[order]).long()
     return Splits(x[:1437], x[1437:], labels[:1437], labels[1437:])
 
 
-def mnist(root: str | os.PathLike | None = None) -> Splits:
-    """Return MNIST, 60,000 + 10,000 handwritten digits, downloaded if need be.
+def frey_faces(root: str | os.PathLike | None = None) -> Splits:
+    """Return the 1,965 frames of Brendan Frey's face, 28 high and 20 wide.
+
+    There is no official split: frames are shuffled, and the last 200 are for testing, as is
+    customary; another 200 are by `Splits.hold_out`. Neighbours in time are alike, so that every
+    test frame has its like in training.
 
     Args:
-        root: Folder above ``MNIST/raw``; by default the environment variable BAYESVAE_DATA,
-            without it ``~/.cache/bayesvae``.
+        root: Folder above ``frey_faces/frey_faces.npz``, which holds the bytes `images`
+            ``(1965, 28, 20)``; by default as `mnist`. There is no download.
 
     Returns:
-        Images of event shape ``(1, 28, 28)`` in 256 grey levels, and their classes.
+        1,765 training and 200 test images of event shape ``(1, 28, 20)`` in 256 grey levels.
 
     Raises:
-        FileNotFoundError: If the files are not there and cannot be downloaded to there.
-        ValueError: If a file is truncated or corrupt.
+        FileNotFoundError: If the file is not there.
+        ValueError: If it is truncated or corrupt.
 
     Example::
 
-        mnist().train.shape  # torch.Size([60000, 1, 28, 28])
+        frey_faces().test.shape  # torch.Size([200, 1, 28, 20])
     """
-    import torchvision
+    source = (
+        "the Matlab file of S. Roweis' page of data, https://cs.nyu.edu/~roweis/data.html, holds "
+        "them as columns of 560 bytes; save them as images, uint8 (1965, 28, 20)"
+    )
+    arrays = _archive(data_root(root) / "frey_faces" / "frey_faces.npz", ("images",), source)
+    images = arrays["images"]
+    x = _grey(images[permutation(len(images))])
+    return Splits(x[:-200], x[-200:])
 
-    return _idx_images(torchvision.datasets.MNIST, root)
 
+def omniglot(root: str | os.PathLike | None = None) -> Splits:
+    """Return Omniglot, 1,623 characters of 50 alphabets drawn by 20 people each.
 
-def fashion_mnist(root: str | os.PathLike | None = None) -> Splits:
-    """Return Fashion-MNIST, 60,000 + 10,000 pictures of clothes in the format of `mnist`.
+    The drawings of 15 people are for training and those of the other 5 for testing, which are as
+    many as in the split of "Importance Weighted Autoencoders" (Burda et al., 2016), but not the
+    same, and resized in another way: log-likelihoods compare only roughly.
 
     Args:
-        root: Folder above ``FashionMNIST/raw``, with the defaults of `mnist`.
+        root: Folder above ``omniglot/omniglot_28x28.npz``, which holds the bytes `images`
+            ``(32460, 28, 28)``, ink 255, with the `alphabet` and `drawer` of each, and
+            `alphabet_names`; by default as `mnist`. There is no download.
 
     Returns:
-        Images of event shape ``(1, 28, 28)`` in 256 grey levels, and their classes.
+        24,345 training and 8,115 test images of event shape ``(1, 28, 28)`` in 256 grey levels,
+        shuffled, and their alphabets.
 
     Raises:
-        FileNotFoundError: As `mnist`.
-        ValueError: As `mnist`.
+        FileNotFoundError: If the file is not there.
+        ValueError: If it is truncated or corrupt.
 
     Example::
 
-        fashion_mnist().test.shape  # torch.Size([10000, 1, 28, 28])
+        omniglot().train.shape  # torch.Size([24345, 1, 28, 28])
     """
-    import torchvision
+    source = (
+        "the drawings are at https://github.com/brendenlake/omniglot (images_background and "
+        "images_evaluation); invert them, resize them to 28 x 28, and save them as images, with "
+        "alphabet, drawer (0 to 19) and alphabet_names"
+    )
+    names = ("images", "alphabet", "drawer", "alphabet_names")
+    arrays = _archive(data_root(root) / "omniglot" / "omniglot_28x28.npz", names, source)
+    order = permutation(len(arrays["images"]))
+    known = arrays["drawer"][order] < 15
+    train, test = order[known], order[~known]
+    x, labels = arrays["images"], torch.from_numpy(arrays["alphabet"].astype(np.int64))
+    alphabets = tuple(arrays["alphabet_names"].tolist())
+    return Splits(
+        _grey(x[train]), _grey(x[test]), labels[train], labels[test], label_names=alphabets
+    )
 
-    return _idx_images(torchvision.datasets.FashionMNIST, root)
+
+def data_root(root: str | os.PathLike | None) -> Path:
+    """The folder of data sets: the argument, else BAYESVAE_DATA, else a cache of the user's."""
+    return Path(root or os.environ.get("BAYESVAE_DATA") or "~/.cache/bayesvae").expanduser()
 
 
-def _idx_images(dataset: type[MNIST], root: str | os.PathLike | None) -> Splits:
-    root = Path(root or os.environ.get("BAYESVAE_DATA") or "~/.cache/bayesvae").expanduser()
-    folder = root / dataset.__name__ / "raw"
-    kinds = ("images-idx3-ubyte", "labels-idx1-ubyte")
-    files = [f"{part}-{kind}" for part in ("train", "t10k") for kind in kinds]
-    if not all((folder / name).is_file() for name in files):
-        _download(dataset, root, f"{', '.join(files)} in {folder}")
-    train, train_labels = _read(dataset, root, train=True)
-    test, test_labels = _read(dataset, root, train=False)
-    return Splits(train, test, train_labels, test_labels)
-
-
-def _download(dataset: type[MNIST], root: Path, wanted: str) -> None:
-    # torchvision sets no timeout, so only the process-wide one ends the wait for a silent mirror.
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(5.0)
-    try:
-        dataset(root, download=True)
-    except (OSError, RuntimeError, HTTPException) as error:
+def _archive(path: Path, names: tuple[str, ...], source: str) -> dict[str, np.ndarray]:
+    if not path.is_file():
         raise FileNotFoundError(
-            f"{dataset.__name__} needs {wanted}; they are not there and the download failed "
-            f"({' '.join(str(error).split()) or type(error).__name__}). Put them there, or set "
-            f"BAYESVAE_DATA or --data-root to a folder that has {dataset.__name__}/raw."
-        ) from error
-    finally:
-        socket.setdefaulttimeout(before)
-
-
-def _read(dataset: type[MNIST], root: Path, train: bool) -> tuple[Tensor, Tensor]:
+            f"There is no {path}. Put it there, or set BAYESVAE_DATA or --data-root to a folder "
+            f"that has {path.parent.name}/{path.name}; {source}."
+        )
     try:
-        part = dataset(root, train=train)
-        if len(part.data) != len(part.targets):
-            raise ValueError(f"{len(part.data)} images but {len(part.targets)} labels")
-    # All that torchvision's reader throws at bytes that are not what their header promises.
-    except (AssertionError, KeyError, RuntimeError, ValueError) as error:
-        folder = root / dataset.__name__ / "raw"
+        return load_npz(path, names)
+    except BROKEN as error:
         raise ValueError(
-            f"{dataset.__name__} needs whole IDX files; got truncated or corrupt ones at "
-            f"{folder / ('train' if train else 't10k')}-*-ubyte ({str(error) or 'wrong length'}). "
-            f"Delete {folder} and load again, or copy the files anew."
+            f"{path} needs the arrays {', '.join(names)}; got a truncated or other file "
+            f"({str(error) or type(error).__name__}). Copy it anew."
         ) from error
-    return part.data.float().div_(255).unsqueeze(1), part.targets
+
+
+def _grey(images: np.ndarray) -> Tensor:
+    return torch.from_numpy(images).float().div_(255).unsqueeze(1)
 
 
 def static_binarisation(x: Tensor, seed: int = 0) -> Tensor:
