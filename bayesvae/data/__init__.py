@@ -6,6 +6,7 @@ from bayesvae.data.loaders import Loader, Source, loader, rows, sequential
 from bayesvae.data.mapped import Mapped
 from bayesvae.data.sets import digits, frey_faces, omniglot, static_binarisation
 from bayesvae.data.splits import Splits
+from bayesvae.data.synthetic import Synthetic, curve, mixture, ppca, shapes
 from bayesvae.data.vision import TORCHVISION, fashion_mnist, from_torchvision, mnist
 
 __all__ = [
@@ -15,17 +16,22 @@ __all__ = [
     "Mapped",
     "Source",
     "Splits",
+    "Synthetic",
+    "curve",
     "describe",
     "digits",
     "fashion_mnist",
     "frey_faces",
     "from_torchvision",
     "loader",
+    "mixture",
     "mnist",
     "omniglot",
+    "ppca",
     "read",
     "read_rows",
     "rows",
     "sequential",
+    "shapes",
     "static_binarisation",
 ]
