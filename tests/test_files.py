@@ -119,7 +119,7 @@ LABELLED = {
     "csv": ("x.csv", table(words=WORDS), {"labels": 2}),
     "csv, last": ("x.csv", table(words=KINDS), {"labels": -1}),
     "csv, by name": ("x.csv", table(header="a,b,kind", words=KINDS * 1.0), {"labels": "kind"}),
-    "csv, of some": ("x.csv", table(words=WORDS), {"labels": 2, "columns": [0, 1]}),
+    "csv, of some": ("x.csv", table(words=WORDS), {"labels": 2, "columns": [0, 1, 2]}),
 }
 
 
@@ -177,6 +177,7 @@ def test_all_rows_come_in_the_order_of_the_file_and_of_a_ready_split_the_test_pa
 SHAPES = {
     "vectors of bytes": (BYTES[:, 0], {}, BYTES[:, 0]),
     "bytes": (BYTES, {}, BYTES[:, None] / 255),
+    "bytes, dark at first": (BYTES - BYTES[:1], {}, (BYTES - BYTES[:1])[:, None] / 255),
     "bits": (BYTES % 2, {}, BYTES[:, None] % 2),
     "channels last": (np.moveaxis(COLOURED, 1, -1), {}, COLOURED / 255),
     "one channel last": (BYTES[..., None], {}, BYTES[:, None] / 255),

@@ -73,10 +73,10 @@ def test_channels_are_as_many_as_the_images_need_and_in_order(name, tmp_path):
 
 
 def test_one_image_in_colour_gives_all_three_channels(tmp_path):
-    draw(tmp_path / "0.png")
-    draw(tmp_path / "1.png", COLOUR)
+    for i, pixels in enumerate([GREY, COLOUR, GREY]):
+        draw(tmp_path / f"{i}.png", pixels)
     x = data.read(tmp_path, test=0).train
-    assert x.shape == (2, 3, 4, 6)
+    assert x.shape == (3, 3, 4, 6)
     assert torch.equal(x[0, 0], x[0, 2])
 
 

@@ -191,9 +191,11 @@ def _images(array: np.ndarray) -> np.ndarray:
 def _are_bytes(array: np.ndarray) -> bool:
     if array.dtype != np.uint8 or array.ndim < 3:
         return False
+    if not _is_large(array):
+        return bool(array.max() > 1)
     # Of images on disk a few, evenly spread, have to speak for all.
-    step = -(-len(array) // 1000) if _is_large(array) else 1
-    return bool(array[::step].max() > 1)
+    few = torch.arange(0, len(array), -(-len(array) // 1000))
+    return bool(Mapped(array)[few].max() > 1)
 
 
 def _is_large(array: np.ndarray) -> bool:

@@ -37,8 +37,9 @@ class Splits(NamedTuple):
     def hold_out(self, fraction: float) -> tuple[Tensor | Mapped, Tensor | Mapped]:
         """Split the last rows of `train` off for validation.
 
-        Nothing needs shuffling: what this package reads is shuffled already, or its files have
-        their classes mixed (customary for MNIST: the last sixth, 10,000 images).
+        Nothing needs shuffling: training data are shuffled as they are read or made (but not by
+        ``read(..., test=0)``), or their files have the classes mixed (customary for MNIST: the
+        last sixth, 10,000 images).
 
         Args:
             fraction: Share of the N training data to hold out, rounded to V whole data.

@@ -44,6 +44,15 @@ def read_table(
         ) from error
 
 
+class _Layout(NamedTuple):
+    """The columns of a table: their titles, those of data, and that of classes."""
+
+    where: str
+    titles: list[str]
+    chosen: list[int]
+    label: int | None
+
+
 def _table(
     records: Iterator[Record],
     where: str,
@@ -53,32 +62,36 @@ def _table(
     head = list(itertools.islice(records, 2))
     if not head:
         raise ValueError(f"{where} is empty; a table needs lines of numbers.")
-    width = len(head[0].cells)
-    names = tuple(head.pop(0).cells) if _is_header(*(record.cells for record in head)) else ()
-    label = None if labels is None else _position(labels, names, width, where)
-    if columns is None:
-        chosen = [i for i in range(width) if i != label]
-    else:
-        chosen = [_position(column, names, width, where) for column in columns]
-    titles = [names[i] if names else str(i) for i in range(width)]
+    first, named = head[0].cells, _is_header(*(record.cells for record in head))
+    layout = _layout(first, named, where, columns, labels)
     values, numbers, words = array("d"), array("q"), {}
-    for record in itertools.chain(head, records):
-        if len(record.cells) != width:
-            raise ValueError(
-                f"{where} has {len(record.cells)} cells in line {record.line} and {width} in its "
-                f"first. Give every line as many."
-            )
-        values.extend(_numbers(record, chosen, titles, where))
-        if label is not None:
-            numbers.append(words.setdefault(_word(record, label, titles, where), len(words)))
+    for record in itertools.chain(head[named:], records):
+        values.extend(_numbers(record, layout))
+        if layout.label is not None:
+            numbers.append(words.setdefault(_word(record, layout), len(words)))
     if not values:
         raise ValueError(f"{where} has no numbers below its header or in the columns chosen.")
-    x = np.frombuffer(values).reshape(-1, len(chosen))
-    kept = tuple(names[i] for i in chosen) if names else ()
-    if label is None:
-        return Raw(x, names=kept)
+    names = tuple(first[i] for i in layout.chosen) if named else ()
+    raw = Raw(np.frombuffer(values).reshape(-1, len(layout.chosen)), names=names)
+    if layout.label is None:
+        return raw
     known, label_names = classes(_classes(list(words)), where)
-    return Raw(x, known[np.frombuffer(numbers, np.int64)], names=kept, label_names=label_names)
+    return raw._replace(labels=known[np.frombuffer(numbers, np.int64)], label_names=label_names)
+
+
+def _layout(
+    first: list[str],
+    named: bool,
+    where: str,
+    columns: Sequence[Column] | None,
+    labels: Column | None,
+) -> _Layout:
+    names, width = first if named else [], len(first)
+    label = None if labels is None else _position(labels, names, width, where)
+    wanted = range(width) if columns is None else columns
+    chosen = [_position(column, names, width, where) for column in wanted]
+    titles = names or [str(i) for i in range(width)]
+    return _Layout(where, titles, [i for i in chosen if i != label], label)
 
 
 def _records(file: TextIO) -> Iterator[Record]:
@@ -114,7 +127,7 @@ def _is_number(cell: str) -> bool:
         return False
 
 
-def _position(column: Column, names: tuple[str, ...], width: int, where: str) -> int:
+def _position(column: Column, names: list[str], width: int, where: str) -> int:
     if isinstance(column, str) and names.count(column) == 1:
         return names.index(column)
     if not isinstance(column, str) or column.lstrip("-").isdigit():
@@ -127,7 +140,13 @@ def _position(column: Column, names: tuple[str, ...], width: int, where: str) ->
     )
 
 
-def _numbers(record: Record, chosen: list[int], titles: list[str], where: str) -> list[float]:
+def _numbers(record: Record, layout: _Layout) -> list[float]:
+    where, titles, chosen, _ = layout
+    if len(record.cells) != len(titles):
+        raise ValueError(
+            f"{where} has {len(record.cells)} cells in line {record.line} and {len(titles)} in "
+            f"its first. Give every line as many."
+        )
     try:
         numbers = [float(record.cells[i]) for i in chosen]
     except ValueError:
@@ -136,7 +155,9 @@ def _numbers(record: Record, chosen: list[int], titles: list[str], where: str) -
         return numbers
     bad = next(i for i in chosen if not _is_number(record.cells[i]))
     cell, missing = record.cells[bad], record.cells[bad].lower() in MISSING
-    remedy = f"Leave the column out with columns=..., or say labels={titles[bad]!r} if it is one"
+    remedy = (
+        f"Leave the column out with columns=..., or say labels={titles[bad]!r} if it holds classes"
+    )
     if missing:
         remedy = "Fill it in, remove the line, or leave the column out with columns=..."
     elif _is_number(cell.replace(",", ".")):
@@ -147,13 +168,14 @@ def _numbers(record: Record, chosen: list[int], titles: list[str], where: str) -
     )
 
 
-def _word(record: Record, label: int, titles: list[str], where: str) -> str:
-    if record.cells[label].lower() in MISSING:
+def _word(record: Record, layout: _Layout) -> str:
+    cell = record.cells[layout.label]
+    if cell.lower() in MISSING:
         raise ValueError(
-            f"{where} needs a class in every line; got {record.cells[label]!r} in line "
-            f"{record.line}, column {titles[label]!r}. Fill it in or remove the line."
+            f"{layout.where} needs a class in every line; got {cell!r} in line {record.line}, "
+            f"column {layout.titles[layout.label]!r}. Fill it in or remove the line."
         )
-    return record.cells[label]
+    return cell
 
 
 def _classes(words: list[str]) -> np.ndarray:
