@@ -107,6 +107,7 @@ LABELLED = {
     "npz": ("x.npz", {"images": ROWS, "y": KINDS, "n": KINDS[:3]}, {}),
     "npz, column": ("x.npz", {"a": ROWS, "labels": KINDS[:, None]}, {}),
     "npz, chosen": ("x.npz", {"a": ROWS, "kind": KINDS, "y": 1 - KINDS}, {"labels": "kind"}),
+    "npz, chosen column": ("x.npz", {"a": ROWS, "k": KINDS[:, None]}, {"labels": "k"}),
     "npz, words": ("x.npz", {"a": ROWS, "target": WORDS}, {}),
     "npz, whole floats": ("x.npz", {"a": ROWS, "k": 1.0 * KINDS}, {"labels": "k"}),
     "npz, of this part": (
@@ -162,6 +163,13 @@ def test_a_ready_split_is_kept(suffix, names, tmp_path):
 
 
 COLOURED = BYTES[:, None] + np.arange(3, dtype="u1")[:, None, None]
+
+
+def test_labels_of_the_training_part_are_not_taken_for_those_of_the_test_part(tmp_path):
+    split = {"x_train": ROWS, "x_test": ROWS + 1, "kind": KINDS, "y_test": KINDS[:3]}
+    splits = data.read(saved(tmp_path, "x.npz", split), labels="kind")
+    assert splits.train_labels.tolist() == (splits.train[:, 0] / 2 % 3).tolist()
+    assert splits.test_labels is None
 
 
 def test_all_rows_come_in_the_order_of_the_file_and_of_a_ready_split_the_test_part(tmp_path):

@@ -25,17 +25,8 @@ LABELS = ("labels", "label", "y", "targets", "target")
 LABEL_NAMES = ("label_names", "classnames", "class_names", "classes")
 
 # What the readers throw at bytes that are not what they should be.
-BROKEN = (
-    ValueError,
-    TypeError,
-    OSError,
-    EOFError,
-    KeyError,
-    RuntimeError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
-BROKEN += (lzma.LZMAError, pickle.UnpicklingError, NotImplementedError)
+BROKEN = (ValueError, TypeError, OSError, EOFError, KeyError, RuntimeError)
+BROKEN += (zipfile.BadZipFile, zlib.error, lzma.LZMAError, pickle.UnpicklingError)
 
 
 class Header(NamedTuple):
@@ -156,7 +147,10 @@ def choose(
     tables = [
         name
         for name, header in headers.items()
-        if len(header.shape) > 1 and header.dtype.kind in "biuf" and _bare(name) not in LABELS
+        if len(header.shape) > 1
+        and header.dtype.kind in "biuf"
+        and _bare(name) not in LABELS
+        and name != labels
     ]
     splits = [name for name in tables if "train" in name and _twin(name) in tables]
     named = [name for name in tables if name.lower() in DATA]
@@ -196,8 +190,9 @@ def _labelled(headers: dict[str, Header], where: str, choice: Choice) -> Choice:
             f"of shape {headers[name].shape} in {where}."
         )
     twin = _twin(name) if name and choice.test else None
-    paired = twin in headers and headers[twin].shape[:1] == headers[choice.test].shape[:1]
-    return choice._replace(labels=name, test_labels=twin if paired else None)
+    fits = twin in headers and headers[twin].shape[:1] == headers[choice.test].shape[:1]
+    twin = twin if fits and twin != name else None
+    return choice._replace(labels=name, test_labels=twin)
 
 
 def _chosen(arrays: dict[str, np.ndarray], choice: Choice) -> Raw:
