@@ -7,14 +7,22 @@ READY := .venv/ready
 # Networks of this size gain nothing from a second thread, and on a busy machine lose much by it.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test check clean
+.PHONY: demo test check tutorials clean
 
 demo: $(READY)
-	$(BIN)/bayesvae fit --data digits --epochs 500 --out runs/standard-normal --overwrite true
+	$(BIN)/bayesvae fit --data digits --epochs 500 --out runs/standard-normal --overwrite
 	$(BIN)/bayesvae fit --data digits --epochs 500 --prior Mixture --prior.components 20 \
-		--out runs/mixture --overwrite true
+		--out runs/mixture --overwrite
 	$(BIN)/bayesvae compare runs/standard-normal
 	$(BIN)/bayesvae compare runs/mixture
+	$(BIN)/bayesvae sample runs/mixture
+
+# The pictures of the README.
+pictures: $(READY)
+	$(BIN)/bayesvae fit --data digits --latent 2 --epochs 500 --out runs/plane --overwrite
+	$(BIN)/bayesvae sample runs/plane
+	mkdir -p tutorials/pictures
+	cp runs/plane/samples/latent_space.png runs/plane/samples/posteriors.png tutorials/pictures
 
 test: $(READY)
 	$(BIN)/python -m pytest -n auto
@@ -23,6 +31,9 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -q tests/test_imports.py
+
+tutorials: $(READY)
+	$(BIN)/python tutorials/execute.py tutorials/*.ipynb
 
 $(READY): setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

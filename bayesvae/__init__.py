@@ -19,7 +19,7 @@ from bayesvae.fit import fit
 from bayesvae.gaps import compare
 from bayesvae.pair import Pair
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Estimate",

@@ -74,7 +74,7 @@ class Mixture(nn.Module):
 
     Args:
         dim: d, the number of latents.
-        components: C.
+        components: C, the number of components.
         family: makes the components' family from d: `families.Normal` (diagonal covariances) or
             `families.MultivariateNormal` (full ones).
 
@@ -109,7 +109,7 @@ class Vamp(nn.Module):
         encoder: an object with ``posterior(x) -> Distribution``, such as the pair's `Amortized`
             guide; shared with the guide, it gets gradients from both.
         data: ``(N, *event)``; the pseudo-inputs start at C of its rows, evenly spread over them.
-        components: C.
+        components: C, the number of pseudo-inputs.
         constraint: where the pseudo-inputs live: `constraints.unit_interval` for images in [0, 1],
             `constraints.real` for real data; None picks the first if ``data`` lies in [0, 1].
 

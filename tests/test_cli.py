@@ -1,44 +1,28 @@
-"""The command line trains, rebuilds and compares runs, and answers mistakes in one line."""
+"""The command line trains, rebuilds, compares, evaluates and samples runs."""
 
-import csv
 import json
 import math
+import os
+import signal
+import subprocess
 import sys
+import time
 
+import numpy as np
 import pytest
 import torch
+import yaml
+from commands import QUICK, SMALL, _float64_and_seed, contents, copied, fit, run, table
 
 from bayesvae.cli import main
+from bayesvae.cli.parts import PARTS
 
-SMALL = ["--quiet", "true", "--epochs", "1", "--particles", "5", "--evaluate", "20"]
-SMALL += ["--encoder.hidden", "[16]", "--decoder.hidden", "[16]", "--latent", "3"]
-QUICK = ["--quiet", "true", "--limit", "12", "--particles", "5", "--evidence-particles", "10"]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _float64_and_seed():
-    """In place of the fixture of that name: a user's process has torch's default, float32."""
-    assert torch.get_default_dtype() is torch.float32
-
-
-def fit(folder, *words):
-    return main(["fit", *SMALL, "--out", str(folder), *words])
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "small"
-    assert fit(folder) == 0
-    return folder
-
-
-def contents(folder):
-    return {p: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+__all__ = ["_float64_and_seed", "run"]
 
 
 def test_a_run_folder_holds_everything_that_was_promised(run):
-    names = ["config.yaml", "last.pt", "best.pt", "metrics.csv", "summary.json"]
-    figures = ["samples.png", "reconstructions.png", "training_curve.png"]
+    names = ["config.yaml", "data.json", "last.pt", "best.pt", "metrics.csv", "summary.json"]
+    figures = ["samples.png", "reconstructions.png", "training_curve.png", "latent_space.png"]
     for name in [*names, *(f"figures/{figure}" for figure in figures)]:
         assert (run / name).stat().st_size > 0, name
     summary = json.loads((run / "summary.json").read_text())
@@ -47,79 +31,79 @@ def test_a_run_folder_holds_everything_that_was_promised(run):
         assert summary[f"{name}_stderr"] > 0, name
     assert summary["test_elbo"] < summary["test_log_evidence"]
     assert {"seconds", "seed", "versions"} <= summary.keys()
-    assert len(list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))) == 1
+    assert len(table(run / "metrics.csv")) == 1
 
 
-def test_the_test_elbo_of_a_rebuilt_run_is_that_of_the_summary(run, capsys):
+def test_the_test_elbo_of_a_rebuilt_run_is_that_of_the_summary(run, tmp_path):
     """Catches a run that is rebuilt with other data, other bits or the wrong checkpoint."""
-    words = ["--limit", "20", "--particles", "2000", "--evidence-particles", "10"]
-    assert main(["compare", str(run), "--quiet", "true", *words]) == 0
-    summary = json.loads((run / "summary.json").read_text())
-    rows = [
-        r
-        for r in csv.DictReader((run / "gaps.csv").read_text().splitlines())
-        if r["split"] == "unseen"
-    ]
-    rebuilt = sum(float(row["guide_elbo"]) for row in rows) / len(rows)
-    noise = sum(float(row["guide_elbo_stderr"]) ** 2 for row in rows) ** 0.5 / len(rows)
+    out = tmp_path / "scores.csv"
+    words = ["--limit", "20", "--particles", "2000", "--out", str(out)]
+    assert main(["evaluate", str(run), "--quiet", *words]) == 0
+    summary, rows = json.loads((run / "summary.json").read_text()), table(out)
+    assert len(rows) == 20
+    assert all(float(row["elbo"]) < float(row["log_evidence"]) for row in rows)
+    rebuilt = sum(float(row["elbo"]) for row in rows) / len(rows)
+    noise = sum(float(row["elbo_stderr"]) ** 2 for row in rows) ** 0.5 / len(rows)
     # The summary's figure has 100 draws where this one has 2,000.
     assert abs(rebuilt - summary["test_elbo"]) < 5 * noise * math.sqrt(1 + 2000 / 100)
-    table = capsys.readouterr().out
-    assert "amortization gap" in table
-    assert "approximation gap" in table
-    assert "seconds per 1,000 data" in table
+    assert json.loads(out.with_suffix(".json").read_text())["elbo"] == pytest.approx(rebuilt)
 
 
-def test_compare_adds_to_the_run_and_keeps_what_fit_wrote(run):
-    before = contents(run)
-    assert main(["compare", str(run), *QUICK]) == 0
-    after = contents(run)
+def test_compare_adds_to_the_run_and_keeps_what_fit_wrote(run, tmp_path, capsys):
+    before = contents(copied(run, tmp_path))
+    assert main(["compare", str(tmp_path), *QUICK]) == 0
+    printed, after = capsys.readouterr().out, contents(tmp_path)
     assert {"gaps.txt", "gaps.csv", "gaps.png"} <= {path.name for path in after}
-    kept = [
-        p for p in before if p.name not in ("summary.json", "gaps.txt", "gaps.csv", "gaps.png")
-    ]
-    assert all(after[path] == before[path] for path in kept)
-    summary = json.loads((run / "summary.json").read_text())
+    assert all(after[path] == before[path] for path in before if path.name != "summary.json")
+    summary = json.loads((tmp_path / "summary.json").read_text())
     for name in ("approximation_gap", "amortization_gap"):
+        assert name.replace("_", " ") in printed
         for prefix in ("", "train_"):
             assert math.isfinite(summary[prefix + name])
             assert summary[f"{prefix}{name}_stderr"] > 0
     assert "test_elbo" in summary
+    assert {row["split"] for row in table(tmp_path / "gaps.csv")} == {"train", "unseen"}
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["--prior", "Normal"],
-        ["--prior", "Mixture", "--prior.components", "4", "--prior.family", "MultivariateNormal"],
-        ["--prior", "Vamp", "--prior.components", "6", "--warmup", "5"],
-        ["--family", "MultivariateNormal", "--binarise", "static"],
-        ["--guide", "PerDatapoint", "--inner-steps", "2"],
-        [
-            "--latent",
-            "4",
-            "3",
-            "2",
-            "--between",
-            "8",
-            "--prior",
-            "Vamp",
-            "--prior.components",
-            "5",
-        ],
-        ["--likelihood", "Normal", "--likelihood.scale", "0.3"],
-        ["--likelihood", "Categorical", "--binarise", "none", "--levels", "17"],
-        ["--likelihood", "Poisson", "--binarise", "none", "--levels", "17"],
-        ["--encoder", "ConvEncoder", "--decoder", "ConvDecoder", "--clip-norm", "5"],
-        ["--encoder.activation", "torch.nn.Tanh", "--validation", "0"],
-    ],
-    ids=lambda words: " ".join(words),
-)
-def test_every_part_can_be_named_and_its_run_rebuilt(words, tmp_path, capsys):
-    drop = 4 if "Conv" in " ".join(words) else 0
-    small = SMALL[:-6] + SMALL[-2:] if drop else SMALL
-    assert main(["fit", *small, "--out", str(tmp_path / "run"), *words]) == 0, capsys.readouterr()
-    assert main(["compare", str(tmp_path / "run"), *QUICK]) == 0, capsys.readouterr()
+PAIRS = """
+--prior Normal
+--prior Mixture --prior.components 4 --prior.family MultivariateNormal
+--prior Vamp --prior.components 6 --warmup 5
+--family MultivariateNormal --binarise static
+--guide PerDatapoint --inner-steps 2
+--latent 4 3 --between 8 --prior Vamp --prior.components 5
+--likelihood Normal --likelihood.scale 0.3 --latent 2
+--levels 17
+--likelihood Poisson --levels 17
+--encoder ConvEncoder --decoder ConvDecoder --clip-norm 5
+--encoder.activation torch.nn.Tanh --validation 0 --steps 7
+--kl-weight 0.5 --data shapes
+--data ppca --pair PPCA --latent 1
+--data curve --prior Vamp --prior.components 9
+--data mixture --latent 1 --test 0.4
+""".strip().splitlines()
+
+
+def trained(folder, words):
+    """A small run of a pair in words; networks that have no hidden layers get none."""
+    small = SMALL[:-6] + SMALL[-2:] if "Conv" in words else SMALL
+    assert main(["fit", *small, "--out", str(folder), *words.split()]) == 0
+    return str(folder)
+
+
+@pytest.mark.parametrize("words", PAIRS)
+def test_every_part_can_be_named_and_its_run_rebuilt(words, tmp_path):
+    run = trained(tmp_path / "run", words)
+    split = ["--split", "train"] if "PerDatapoint" in words else []
+    assert main(["evaluate", run, "--quiet", "--limit", "5", "--particles", "3", *split]) == 0
+    assert main(["sample", run, "--quiet", "--count", "4"]) == 0
+    assert {"samples.png", "reconstructions.npz"} <= {p.name for p in tmp_path.rglob("*")}
+
+
+@pytest.mark.parametrize("words", [PAIRS[1], PAIRS[4], PAIRS[5], PAIRS[7]])
+def test_the_gaps_of_every_kind_of_pair_can_be_taken_apart(words, tmp_path):
+    assert main(["compare", trained(tmp_path / "run", words), *QUICK]) == 0
+    assert (tmp_path / "run" / "figures" / "gaps.png").is_file()
 
 
 def test_one_seed_gives_one_run(tmp_path):
@@ -129,125 +113,117 @@ def test_one_seed_gives_one_run(tmp_path):
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
-MISTAKES = {
-    "command": (["train"], "one of fit, compare; got 'train'"),
-    "prior": (["fit", "--prior", "Mix"], "--prior takes one of Mixture, Normal"),
-    "likelihood": (["fit", "--likelihood=Gaussian"], "--likelihood takes one of Bernoulli"),
-    "family": (["fit", "--prior.family", "Full"], "--prior.family takes one of Multi"),
-    "import path": (["fit", "--prior", "no_such.Prior"], "no_such"),
-    "argument of a part": (["fit", "--prior", "Mixture", "--prior.clusters", "3"], "clusters"),
-    "value of a part": (
-        ["fit", "--prior", "Mixture", "--prior.components", "0"],
-        "components >= 1",
-    ),
-    "number": (["fit", "--epochs", "many"], "many"),
-    "no epochs": (["fit", "--epochs", "0"], "epochs"),
-    "latent": (["fit", "--latent", "0"], "--latent needs positive numbers"),
-    "data set": (["fit", "--data", "letters"], "letters"),
-    "data root": (["fit", "--data", "mnist", "--data-root", "nowhere"], "nowhere"),
-    "grey levels": (["fit", "--binarise", "none"], "binarise"),
-    "levels": (["fit", "--levels", "17"], "--levels needs at least 2"),
-    "hold-out": (["fit", "--validation", "1.5"], "1.5"),
-    "device": (["fit", "--device", "abacus"], "abacus"),
-    "layers": (["fit", "--latent", "3", "2", "--guide", "PerDatapoint"], "--guide Amortized"),
-    "Vamp without encoder": (
-        ["fit", "--guide", "PerDatapoint", "--prior", "Vamp", "--prior.components", "9"],
-        "--prior Vamp needs an encoder",
-    ),
-    "shape": (["fit", "--decoder", "ConvEncoder"], "shape"),
-    "no run": (["compare", "nowhere"], "none in nowhere"),
-    "option": (["compare", "--speed", "9"], "speed"),
-}
-
-
-@pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_one_line_with_exit_code_2_and_leaves_no_run(
-    mistake, tmp_path, monkeypatch, capsys
-):
+def test_a_run_is_rebuilt_from_its_folder_alone(tmp_path, monkeypatch, capsys):
+    """Catches a pair that needs the data, or the old place, to be built again."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("BAYESVAE_DATA", raising=False)
-    words, phrase = MISTAKES[mistake]
-    assert main([*words, *(["--quiet", "true"] if words[0] == "fit" else [])]) == 2
-    told = capsys.readouterr()
-    assert phrase in told.err
-    assert told.err.startswith("bayesvae: ")
-    assert told.err.count("\n") == 1
-    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    rows = torch.randn(60, 4) * 9
+    np.save("mine.npy", rows.numpy())
+    words = ["--data", "mine.npy", "--prior", "Vamp", "--prior.components", "7", "--latent", "2"]
+    assert fit("run", *words) == 0
+    (tmp_path / "mine.npy").unlink()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "run").rename("elsewhere/moved")
+    monkeypatch.chdir("elsewhere")
+    assert main(["sample", "moved", "--show", "draws", "--count", "3"]) == 0
+    drawn = np.load("moved/samples/samples.npz")
+    assert drawn["draw"].shape[1:] == (4,)
+    assert drawn["draw"].std() > 3, "draws are in the data's own units"
+    assert main(["sample", "moved", "--overwrite"]) == 0
+    assert "Only draws" in capsys.readouterr().out
+    assert main(["evaluate", "moved"]) == 2
+    np.save("others.npy", rows[:9].numpy())
+    assert main(["evaluate", "moved", "--data", "others.npy", "--particles", "3"]) == 0
+    assert len(table(tmp_path / "elsewhere/moved/evaluations/others.csv")) == 9
 
 
-def test_a_run_is_not_overwritten_unless_told(run, capsys):
-    before = contents(run)
-    assert fit(run) == 2
-    assert "--overwrite true" in capsys.readouterr().err
-    assert contents(run) == before
+def test_what_is_shown_is_what_was_asked_for(run, tmp_path):
+    words = ["--quiet", "--out", str(tmp_path / "s"), "--count", "6", "--steps", "5"]
+    assert main(["sample", str(run), "--show", "draws", "traversals", *words]) == 0
+    names = {path.name for path in (tmp_path / "s").iterdir()}
+    assert names == {
+        f"{name}.{kind}" for name in ("samples", "traversals") for kind in ("png", "npz")
+    }
+    made = np.load(tmp_path / "s" / "traversals.npz")
+    assert made["mean"].shape == (3, 5, 1, 8, 8)
+    assert np.load(tmp_path / "s" / "samples.npz")["latent_z"].shape == (6, 3)
 
 
-def test_overwriting_a_run_leaves_nothing_of_it(tmp_path):
-    assert fit(tmp_path) == 0
-    assert main(["compare", str(tmp_path), *QUICK]) == 0
-    assert fit(tmp_path, "--overwrite", "true") == 0
-    assert "amortization_gap" not in json.loads((tmp_path / "summary.json").read_text())
-    assert not list(tmp_path.rglob("gaps*"))
+def test_options_of_a_file_are_those_of_the_words(tmp_path, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["fit", *SMALL, "--prior", "Mixture", "--prior.components", "4", "--print_config"])
+    printed = capsys.readouterr().out
+    assert yaml.safe_load(printed)["prior"]["init_args"]["components"] == 4
+    (tmp_path / "options.yaml").write_text(printed)
+    words = ["--config", str(tmp_path / "options.yaml"), "--out", str(tmp_path / "run")]
+    assert main(["fit", *words]) == 0
+    written = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert written["prior"]["init_args"]["components"] == 4
+    assert written["epochs"] == 1
 
 
-def test_a_damaged_checkpoint_is_named(run, tmp_path, capsys):
-    for path, content in contents(run).items():
-        copy = tmp_path / path.relative_to(run)
-        copy.parent.mkdir(exist_ok=True)
-        copy.write_bytes(content[:100] if path.name == "best.pt" else content)
-    assert main(["compare", str(tmp_path), *QUICK]) == 2
-    assert "best.pt is not a readable checkpoint" in capsys.readouterr().err
+def test_an_interrupted_run_can_be_used(tmp_path):
+    """A real Ctrl-C, in the middle of training."""
+    words = ["fit", "--epochs", "100000", "--out", str(tmp_path / "run"), "--validation", "0"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bayesvae", *words],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "run" / "last.pt").exists():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    told = process.stderr.read()
+    assert "Traceback" not in told
+    assert "interrupted" in told
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["interrupted"]
+    words = ["--quiet", "--limit", "5", "--particles", "3"]
+    assert main(["evaluate", str(tmp_path / "run"), *words]) == 0
+    assert main(["sample", str(tmp_path / "run"), "--quiet", "--show", "draws"]) == 0
 
 
-def copied(run, folder):
-    for path, content in contents(run).items():
-        copy = folder / path.relative_to(run)
-        copy.parent.mkdir(exist_ok=True)
-        copy.write_bytes(content)
-    return folder
-
-
-def test_a_checkpoint_of_another_pair_is_named(run, tmp_path, capsys):
-    config = copied(run, tmp_path) / "config.yaml"
-    config.write_text(config.read_text().replace("latent:\n- 3", "latent:\n- 5"))
-    assert main(["compare", str(tmp_path), *QUICK]) == 2
-    assert "another pair than its config.yaml" in capsys.readouterr().err
-
-
-def test_classes_from_elsewhere_are_imported_only_on_trust(run, tmp_path, monkeypatch, capsys):
-    (tmp_path / "strange.py").write_text("from bayesvae.priors import StandardNormal as Prior")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    config = copied(run, tmp_path) / "config.yaml"
-    text = config.read_text().replace("bayesvae.priors.StandardNormal", "strange.Prior")
-    config.write_text(text)
-    assert main(["compare", str(tmp_path), *QUICK]) == 2
-    assert "names strange.Prior" in capsys.readouterr().err
-    assert "strange" not in sys.modules
-    assert main(["compare", str(tmp_path), *QUICK, "--trust", "true"]) == 0
-
-
-def test_a_damaged_summary_is_named_before_any_work(run, tmp_path, capsys):
-    (copied(run, tmp_path) / "summary.json").write_text("{")
-    assert main(["compare", str(tmp_path), *QUICK]) == 2
-    assert "summary.json is not readable JSON" in capsys.readouterr().err
-
-
-def test_an_interruption_is_told_and_ends_with_130(run, monkeypatch, capsys):
-    def interrupted(*_, **__):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(sys.modules["bayesvae.cli.main"], "compare", interrupted)
-    assert main(["compare", str(run), *QUICK]) == 130
-    assert "interrupted" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("words", [[], ["--help"], ["fit", "--help"], ["compare", "--help"]])
-def test_help_teaches(words, capsys):
-    if words in ([], ["--help"]):
-        assert main(words) == 0
-    else:
-        with pytest.raises(SystemExit, match="0"):
-            main(words)
+@pytest.mark.parametrize("command", ["fit", "compare", "evaluate", "sample", "list"])
+def test_help_teaches(command, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main([command, "--help"])
     text = capsys.readouterr().out
-    assert "usage: bayesvae" in text
-    assert "runs/mixture" in text if words[:-1] else "compare" in text
+    assert f"usage: bayesvae {command}" in text
+    assert "Example" in text
+    assert "<class" not in text
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_the_help_of_fit_shows_every_part_with_its_arguments(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["fit", "--help"])
+    text = capsys.readouterr().out
+    for key, part in PARTS.items():
+        assert f"--{key} NAME" in text
+        assert all(f"    {name}" in text for name in part.classes)
+    plain = " ".join(text.split())
+    assert "--prior.components C, the number of components. (default: 10)" in plain
+    assert (
+        "--encoder.hidden widths of the hidden layers; empty for an affine map. (default: [200])"
+        in plain
+    )
+
+
+@pytest.mark.parametrize("words", [[], ["--help"]])
+def test_the_program_alone_says_what_it_can_do(words, capsys):
+    assert main(words) == 0
+    text = capsys.readouterr().out
+    assert all(f"  {name} " in text for name in ("fit", "compare", "evaluate", "sample", "list"))
+
+
+def test_list_names_everything(capsys):
+    assert main(["list"]) == 0
+    text = capsys.readouterr().out
+    for name in ("digits", "kmnist", "omniglot", "Vamp", "Poisson", "MultivariateNormal", "ppca"):
+        assert name in text
+    assert main(["list", "priors"]) == 0
+    assert "Poisson" not in capsys.readouterr().out

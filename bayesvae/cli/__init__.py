@@ -1,4 +1,4 @@
-"""The command line: ``bayesvae fit`` and ``bayesvae compare``."""
+"""The command line: ``bayesvae fit``, ``compare``, ``evaluate``, ``sample`` and ``list``."""
 
 from bayesvae.cli.main import main
 

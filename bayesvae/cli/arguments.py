@@ -1,238 +1,313 @@
-"""What can be said on the command line, and short names for the package's parts.
+"""What can be said on the command line, command by command."""
 
-Parts are given by class name with arguments of their own, as in ``--prior Mixture
---prior.components 20``; whatever only the data can tell (shapes, the number of latents, networks)
-is supplied by `bayesvae.cli.build`, so those arguments are not asked for.
-"""
-
-import inspect
-import re
-from collections.abc import Sequence
-from types import ModuleType
 from typing import Any
 
-from jsonargparse import ArgumentParser
 from jsonargparse.typing import (
+    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     restricted_number_type,
 )
-from torch import nn
 
-from bayesvae import families, guides, likelihoods, networks, priors
+from bayesvae.cli.help import Parser
+from bayesvae.cli.parts import PARTS
 
-DATA_SETS = ("digits", "mnist", "fashion-mnist")
 Share = restricted_number_type("Share", float, [(">=", 0), ("<", 1)])
 Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**63)])
 BINARISATIONS = ("none", "static", "dynamic")
+SHOWN = ("draws", "reconstructions", "interpolations", "traversals", "latent", "posteriors")
+"""What ``bayesvae sample`` can make."""
 
-SUPPLIED = {
-    "prior": {"dim", "encoder", "data"},
-    "likelihood": {"network"},
-    "family": {"dim"},
-    "guide": {"network", "family", "size", "site"},
-    "encoder": {"inputs", "image", "outputs", "output_bias"},
-    "decoder": {"inputs", "image", "outputs", "output_bias"},
-}
-"""By part, the constructor arguments that the program fills in."""
-
-_HOMES = {
-    "prior": priors,
-    "prior.family": families,
-    "likelihood": likelihoods,
-    "family": families,
-    "guide": guides,
-    "encoder": networks,
-    "decoder": networks,
+_NETWORK = {"class_path": "bayesvae.networks.MLP", "init_args": {"hidden": [200]}}
+_DEFAULTS = {
+    "prior": {"class_path": "bayesvae.priors.StandardNormal"},
+    "likelihood": None,
+    "family": {"class_path": "bayesvae.families.Normal"},
+    "guide": {"class_path": "bayesvae.guides.Amortized"},
+    "encoder": _NETWORK,
+    "decoder": _NETWORK,
+    "pair": None,
 }
 
 
-def parts(home: ModuleType, base: type = object) -> dict[str, type]:
-    """The concrete classes that a module of parts defines, by name."""
-    return {
-        name: value
-        for name, value in vars(home).items()
-        if inspect.isclass(value)
-        and value.__module__ == home.__name__
-        and issubclass(value, base)
-        and not inspect.isabstract(value)
-    }
-
-
-def with_full_names(words: Sequence[str]) -> list[str]:
-    """Command-line words with class names of the package written as import paths.
-
-    Raises:
-        ValueError: for a name without dots that is none of the package's.
-
-    Example:
-        >>> with_full_names(["--prior", "Mixture", "--epochs=3"])
-        ['--prior', 'bayesvae.priors.Mixture', '--epochs=3']
-    """
-    full, expects = [], None
-    for word in words:
-        option, equals, value = word.partition("=")
-        key = option.removeprefix("--").removesuffix(".help")
-        if expects is not None and not word.startswith("-"):
-            full.append(_full_name(expects, word))
-            expects = None
-        elif option.startswith("--") and key in _HOMES:
-            full.append(f"{option}={_full_name(key, value)}" if equals else word)
-            expects = None if equals else key
-        else:
-            full.append(word)
-            expects = None
-    return full
-
-
-def _full_name(key: str, name: str) -> str:
-    if "." in name:
-        return name
-    known = parts(_HOMES[key])
-    if name not in known:
-        raise ValueError(
-            f"--{key} takes one of {', '.join(sorted(known))}, or an import path such as "
-            f"mymodule.MyClass; got {name!r}."
-        )
-    return f"{_HOMES[key].__name__}.{name}"
-
-
-class Parser(ArgumentParser):
-    """A parser whose help does not list every module that happens to be installed."""
-
-    def format_help(self, *args: Any, **named: Any) -> str:
-        """The help, with the package's own parts as the known ones."""
-        text = super().format_help(*args, **named)
-        return re.sub(r",\s+known\s+subclasses:[^)]*\)", ")", text)
-
-
-def fit_parser() -> ArgumentParser:
+def fit_parser() -> Parser:
     """The arguments of ``bayesvae fit``; they are also the contents of a run's ``config.yaml``."""
     parser = Parser(
-        exit_on_error=False,
-        description="Train a latent-variable model and its guide; write a run folder with "
-        "checkpoints, metrics, a summary and pictures.",
-        epilog="Example: bayesvae fit --data mnist --prior Mixture --prior.components 20 "
-        "--out runs/mixture",
+        description="Train a latent-variable model and its guide on any data; write a run folder "
+        "with checkpoints, metrics, a summary and pictures. Ctrl-C ends the training and keeps "
+        "what there is.",
+        epilog="Examples:\n"
+        "  bayesvae fit --data mnist --prior Mixture --prior.components 20 --out runs/mixture\n"
+        "  bayesvae fit --data wine.csv --labels quality --latent 2 --out runs/wine\n"
+        "  bayesvae fit --data photos/ --image-size 32 --encoder ConvEncoder --decoder "
+        "ConvDecoder\n"
+        "  bayesvae fit --prior mymodule.MyPrior --prior.df 3    (mymodule.py in this folder)\n"
+        "Lists of a part's argument are written as '[200,100]'. `bayesvae list` shows data sets "
+        "and parts by name.",
     )
-    parser.add_argument("--config", action="config", help="read arguments from a YAML file")
+    _config_argument(parser)
     _data_arguments(parser)
     _pair_arguments(parser)
     _training_arguments(parser)
+    _run_arguments(parser)
     return parser
 
 
-def _data_arguments(parser: ArgumentParser) -> None:
-    group = parser.add_argument_group("data")
-    add = group.add_argument
-    add("--data", choices=DATA_SETS, default="digits", help="which data set")
-    add("--data-root", type=str | None, help="folder of MNIST; else BAYESVAE_DATA, else a cache")
+def _config_argument(parser: Parser) -> None:
+    parser.add_argument("--config", action="config", metavar="FILE", help="options as YAML")
+    for action in parser._actions:
+        if action.dest == "print_config":
+            action.help, action.metavar = "print all options as YAML, and stop", ""
+
+
+def _source_arguments(add: Any, default: str | None, what: str) -> None:
+    add("--data", type=str | None, default=default, metavar="NAME|PATH", help=what)
+    add("--array", type=str | None, metavar="NAME", help="array of an .npz or .pt with several")
+    add(
+        "--columns",
+        type=str,
+        nargs="+",
+        metavar="NAME",
+        help="columns of a table, by name or number from 0; else all but the labels",
+    )
+    add("--labels", type=str | None, metavar="NAME", help="column or array of class labels")
+    add(
+        "--image-size",
+        type=PositiveInt,
+        nargs="+",
+        metavar="N",
+        help="resize the images of a folder to N x N, or to the height and width given",
+    )
+    add("--grey", action="store_true", help="turn the colour images of a folder to grey")
+    add("--divide", type=PositiveFloat | None, metavar="NUMBER", help="divide all values by this")
+    add(
+        "--data-root",
+        type=str | None,
+        metavar="FOLDER",
+        help="where data sets lie by name; else BAYESVAE_DATA, else a cache folder",
+    )
+
+
+def _data_arguments(parser: Parser) -> None:
+    add = parser.add_argument_group("data").add_argument
+    _source_arguments(
+        add, "digits", "a data set of `bayesvae list`, or a .npy, .npz, .pt, .csv, image folder"
+    )
+    add(
+        "--standardise",
+        type=bool | None,
+        metavar="true|false",
+        help="bring each column to mean 0 and deviation 1 (default: for tables of real numbers)",
+    )
     add(
         "--binarise",
         choices=BINARISATIONS,
         default=None,
-        help="grey levels to bits: not, once, or afresh in each batch (default: dynamic for a "
-        "Bernoulli likelihood, else none)",
+        help="grey levels to bits: not, once, or afresh in each batch (default: dynamic for grey "
+        "data under a Bernoulli likelihood)",
     )
-    add("--levels", type=int | None, help="round grey levels to the integers 0 ... LEVELS - 1")
-    add("--validation", type=Share, default=0.1, help="share of the training data held out")
+    add("--levels", type=int | None, metavar="N", help="round grey levels to integers 0 ... N - 1")
+    add("--test", type=Share, default=0.2, metavar="SHARE", help="share of a file kept unseen")
+    add(
+        "--validation", type=Share, default=0.1, metavar="SHARE", help="share of the rest held out"
+    )
 
 
-def _pair_arguments(parser: ArgumentParser) -> None:
-    group = parser.add_argument_group("pair")
-    group.add_argument(
+def _pair_arguments(parser: Parser) -> None:
+    add = parser.add_argument_group("pair").add_argument
+    add(
         "--latent",
-        type=int,
+        type=PositiveInt,
         nargs="+",
         default=[8],
+        metavar="N",
         help="latents of a datum; several numbers make layers, lowest first",
     )
-    group.add_argument(
-        "--between", type=int, nargs="*", default=[100], help="hidden widths between layers"
+    add(
+        "--between",
+        type=PositiveInt,
+        nargs="*",
+        default=[100],
+        metavar="WIDTH",
+        help="hidden widths between layers of latents",
     )
-    network = {"class_path": "bayesvae.networks.MLP", "init_args": {"hidden": [200]}}
-    defaults = {
-        "prior": (nn.Module, "bayesvae.priors.StandardNormal", "p(z), on top"),
-        "likelihood": (nn.Module, "bayesvae.likelihoods.Bernoulli", "p(x | z)"),
-        "family": (families.Family, "bayesvae.families.Normal", "q(z)"),
-        "guide": (nn.Module, "bayesvae.guides.Amortized", "where q's parameters come from"),
-        "encoder": (nn.Module, network, "network from x to q's parameters; lists as '[200,100]'"),
-        "decoder": (nn.Module, network, "network from z to the likelihood's parameters"),
-    }
-    for key, (base, default, what) in defaults.items():
-        if isinstance(default, str):
-            default = {"class_path": default}
-        names = ", ".join(sorted(parts(_HOMES[key])))
+    for key, part in PARTS.items():
         parser.add_subclass_arguments(
-            base,
+            part.base,
             key,
-            skip=SUPPLIED[key],
-            default=default,
-            help=f"{what}: {names}; --{key}.help NAME shows its arguments",
+            skip=set(part.supplied),
+            default=_DEFAULTS[key],
+            required=False,
+            help=part.what,
         )
 
 
-def _training_arguments(parser: ArgumentParser) -> None:
-    group = parser.add_argument_group("training")
-    add = group.add_argument
-    add("--epochs", type=PositiveInt, default=100, help="passes over the data")
-    add("--batch-size", type=PositiveInt, default=128, help="data in a step")
-    add("--learning-rate", type=PositiveFloat, default=1e-3, help="Adam's step size")
+def _training_arguments(parser: Parser) -> None:
+    add = parser.add_argument_group("training").add_argument
+    add("--epochs", type=PositiveInt, default=100, metavar="N", help="passes over the data")
+    add("--steps", type=PositiveInt | None, metavar="N", help="stop after so many steps instead")
+    add("--batch-size", type=PositiveInt, default=128, metavar="N", help="data in a step")
+    add("--learning-rate", type=PositiveFloat, default=1e-3, metavar="X", help="step size of Adam")
     add(
         "--row-learning-rate",
         type=PositiveFloat,
         default=1e-2,
+        metavar="X",
         help="step size for the rows of --guide PerDatapoint",
+    )
+    add(
+        "--kl-weight",
+        type=NonNegativeFloat,
+        default=1.0,
+        metavar="X",
+        help="weight of the latents' terms in training; 1 gives the ELBO",
     )
     add(
         "--warmup",
         type=NonNegativeInt,
         default=0,
-        help="steps over which the KL weight grows from 0 to 1",
+        metavar="N",
+        help="steps over which that weight grows from 0",
     )
     add(
         "--inner-steps",
         type=NonNegativeInt,
         default=0,
-        help="EM-like: guide's steps before each model's",
+        metavar="N",
+        help="EM-like: steps of the guide before each of the model; 0 trains both at once",
     )
-    add("--clip-norm", type=PositiveFloat | None, help="bound on the gradient's global norm")
-    add("--particles", type=PositiveInt, default=500, help="draws for log p(x) at the end")
+    add("--clip-norm", type=PositiveFloat | None, metavar="X", help="bound on the gradient's norm")
+
+
+def _run_arguments(parser: Parser) -> None:
+    add = parser.add_argument_group("run").add_argument
+    add("--particles", type=PositiveInt, default=500, metavar="N", help="draws for log p(x)")
     add(
         "--evaluate",
         type=PositiveInt,
         default=1000,
-        help="data that the final figures are taken on",
+        metavar="N",
+        help="data that the final figures are taken on, at most",
     )
-    add("--seed", type=Seed, default=0, help="of all random numbers")
-    add("--device", type=str, default="cpu", help="where to compute, such as cuda")
-    add("--out", type=str, default="runs/latest", help="the run folder")
-    add("--overwrite", type=bool, default=False, help="replace a run that is already there")
-    add("--quiet", type=bool, default=False, help="no progress bar")
+    add("--out", type=str, default="runs/latest", metavar="FOLDER", help="the run folder")
+    add("--overwrite", action="store_true", help="replace a run that is already there")
+    _common_arguments(add)
+    add("--trust", action="store_true", help="import the classes of others that --config names")
 
 
-def compare_parser() -> ArgumentParser:
-    """The arguments of ``bayesvae compare``."""
-    parser = Parser(
-        exit_on_error=False,
-        description="Take log p(x) - ELBO of a run apart: what the family costs and what "
-        "amortization costs, on training and unseen data.",
-        epilog="Example: bayesvae compare runs/mixture --limit 500",
-    )
+def _common_arguments(add: Any) -> None:
+    add("--seed", type=Seed, default=0, metavar="N", help="of all random numbers")
+    add("--device", type=str, default="cpu", metavar="NAME", help="where to compute, as cuda")
+    add("--quiet", action="store_true", help="print results only: no progress, no remarks")
+
+
+def _rebuilding_parser(description: str, epilog: str) -> Parser:
+    """A parser for a command that reads a run."""
+    parser = Parser(description=description, epilog=epilog)
     add = parser.add_argument
-    add("run", type=str, help="the run folder")
-    add("--limit", type=PositiveInt, default=300, help="data of each split")
-    add("--particles", type=PositiveInt, default=200, help="draws for each bound")
-    add("--evidence-particles", type=PositiveInt, default=1000, help="draws for log p(x)")
-    add("--seed", type=Seed, default=0, help="of all random numbers")
-    add("--data-root", type=str | None, help="folder of MNIST, if it is not where it was")
+    add("run", type=str, metavar="RUN", help="the run folder")
+    _config_argument(parser)
     add(
         "--trust",
-        type=bool,
-        default=False,
-        help="import (and so run) classes from outside the package that the config names",
+        action="store_true",
+        help="import (and so run) classes from outside the package that the run names",
     )
-    add("--device", type=str, default="cpu", help="where to compute, such as cuda")
-    add("--quiet", type=bool, default=False, help="no progress bar")
+    add("--overwrite", action="store_true", help="replace results that are already there")
+    _common_arguments(add)
+    return parser
+
+
+def compare_parser() -> Parser:
+    """The arguments of ``bayesvae compare``."""
+    parser = _rebuilding_parser(
+        "Take log p(x) - ELBO of a run apart: what the family costs and what amortization costs, "
+        "on training and unseen data. Adds gaps.txt, gaps.csv and figures/gaps.png to the run.",
+        "Example:\n  bayesvae compare runs/mixture --limit 500",
+    )
+    add = parser.add_argument
+    add("--limit", type=PositiveInt, default=300, metavar="N", help="data of each split")
+    add("--particles", type=PositiveInt, default=200, metavar="N", help="draws for each bound")
+    add(
+        "--evidence-particles",
+        type=PositiveInt,
+        default=1000,
+        metavar="N",
+        help="draws for log p(x)",
+    )
+    group = parser.add_argument_group("data, if not where the run found them")
+    group.add_argument("--data", type=str | None, metavar="NAME|PATH", help="the same data")
+    group.add_argument("--data-root", type=str | None, metavar="FOLDER", help="as in fit")
+    return parser
+
+
+def evaluate_parser() -> Parser:
+    """The arguments of ``bayesvae evaluate``."""
+    parser = _rebuilding_parser(
+        "The ELBO and log p(x) of a run, datum by datum and on average: on the data that the run "
+        "kept unseen, on those it was trained on, or on any others of the same shape. Writes a "
+        "CSV file with a line a datum.",
+        "Examples:\n  bayesvae evaluate runs/mixture --particles 5000\n"
+        "  bayesvae evaluate runs/wine --data more-wine.csv --out more-wine-scores.csv",
+    )
+    add = parser.add_argument
+    add("--split", choices=("unseen", "train"), default="unseen", help="which of the run's data")
+    add("--limit", type=PositiveInt | None, metavar="N", help="only the first N data")
+    add("--particles", type=PositiveInt, default=1000, metavar="N", help="draws for each datum")
+    add(
+        "--out",
+        type=str | None,
+        metavar="FILE",
+        help="the CSV file (default: evaluations/ in the run folder)",
+    )
+    _source_arguments(
+        parser.add_argument_group("other data than the run's").add_argument,
+        None,
+        "all rows of a data set's unseen part, of a file or of an image folder",
+    )
+    return parser
+
+
+def sample_parser() -> Parser:
+    """The arguments of ``bayesvae sample``."""
+    parser = _rebuilding_parser(
+        "Draw from a run: new data, reconstructions, what lies between two data and along each "
+        "latent, the latent space. Writes pictures (.png) and their arrays (.npz).",
+        "Examples:\n  bayesvae sample runs/mixture --show draws --count 100\n"
+        "  bayesvae sample runs/wine --data more-wine.csv",
+    )
+    add = parser.add_argument
+    add(
+        "--show",
+        type=str,
+        nargs="+",
+        metavar="WHAT",
+        help=f"any of {', '.join(SHOWN)} (default: all that the pair has)",
+    )
+    add("--count", type=PositiveInt, default=20, metavar="N", help="draws and reconstructions")
+    add("--steps", type=PositiveInt, default=9, metavar="N", help="points along each path")
+    add(
+        "--out",
+        type=str | None,
+        metavar="FOLDER",
+        help="where to write (default: samples/ in the run folder)",
+    )
+    _source_arguments(
+        parser.add_argument_group("other data than the run's unseen ones").add_argument,
+        None,
+        "all rows of a data set's unseen part, of a file or of an image folder",
+    )
+    return parser
+
+
+def list_parser() -> Parser:
+    """The arguments of ``bayesvae list``."""
+    parser = Parser(
+        description="The data sets, priors, likelihoods, families, guides, networks and pairs "
+        "that the package has by name, a line each.",
+        epilog="Example:\n  bayesvae list priors",
+    )
+    parser.add_argument(
+        "what", type=str | None, nargs="?", metavar="WHAT", help="one kind only, such as priors"
+    )
     return parser

@@ -1,131 +1,78 @@
-"""From a configuration to data and a pair: supplies what only the data can tell."""
+"""From a configuration to a pair: supplies what only the data can tell."""
 
 import importlib
 import inspect
 from functools import partial
 from itertools import pairwise
-from typing import Any, NamedTuple
+from math import prod
+from typing import Any
 
 import torch
 from jsonargparse import Namespace
 from torch import Tensor
 
-from bayesvae import data, guides, likelihoods, networks, pairs
+from bayesvae import guides, likelihoods, networks, pairs
+from bayesvae.cli.source import Facts
+from bayesvae.dependence import rows_of
 from bayesvae.families import Family
 from bayesvae.pair import Pair
 
 
-class Prepared(NamedTuple):
-    """The data of a run.
-
-    Attributes:
-        train: to train on, ``(N, *event)``; grey levels if binarised afresh in each batch.
-        validation: held out of the training data, as evaluated.
-        test: unseen, as evaluated.
-        seen: the training data as evaluated (binarised once).
-        dynamic: whether batches are binarised afresh.
-    """
-
-    train: Tensor
-    validation: Tensor | None
-    test: Tensor
-    seen: Tensor
-    dynamic: bool
-
-    def loader(self, batch_size: int) -> data.Loader:
-        """Shuffled batches to train on."""
-        transform = torch.bernoulli if self.dynamic else None
-        return data.Loader(self.train, batch_size, shuffle=True, transform=transform)
-
-
-class Built(NamedTuple):
-    """A pair and the programs behind it.
-
-    Attributes:
-        pair: the pair.
-        model: its generative program.
-        amortized: whether its guide serves unseen data.
-    """
-
-    pair: Pair
-    model: pairs.LatentLayers
-    amortized: bool
-
-
-def first(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The first ``count`` data with their positions, for guides that look them up."""
-    return x[:count], torch.arange(len(x[:count]))
-
-
-def prepare(config: Namespace) -> Prepared:
-    """Reads, splits and binarises the data that a configuration names.
-
-    Evaluated data are binarised once, by the configuration's seed, so that every evaluation of a
-    run sees the same bits.
-
-    Raises:
-        ValueError: if binarisation and likelihood exclude each other.
-        FileNotFoundError: if the data are not there.
-    """
-    splits = _read(config)
-    bernoulli = config.likelihood.class_path.endswith("Bernoulli")
-    binarise = config.binarise or ("dynamic" if bernoulli else "none")
-    train, validation = splits.train, None
-    if config.validation > 0:
-        train, validation = splits.hold_out(config.validation)
-    if config.levels is not None:
-        if config.levels < 2 or binarise != "none":
-            raise ValueError(
-                "--levels needs at least 2 and excludes binarisation; got "
-                f"{config.levels} with --binarise {binarise}. Add --binarise none."
-            )
-        levels = [_quantised(x, config.levels) for x in (train, validation, splits.test)]
-        return Prepared(*levels, levels[0], False)
-    if binarise == "none":
-        return Prepared(train, validation, splits.test, train, False)
-    bits = [
-        None if x is None else data.static_binarisation(x, config.seed + offset)
-        for offset, x in enumerate((train, validation, splits.test))
-    ]
-    dynamic = binarise == "dynamic"
-    return Prepared(train if dynamic else bits[0], bits[1], bits[2], bits[0], dynamic)
-
-
-def _read(config: Namespace) -> data.Splits:
-    if config.data == "digits":
-        return data.digits()
-    reader = data.mnist if config.data == "mnist" else data.fashion_mnist
-    return reader(config.data_root)
-
-
-def _quantised(x: Tensor | None, levels: int) -> Tensor | None:
-    return None if x is None else (x * (levels - 1)).round()
-
-
-def build(config: Namespace, prepared: Prepared) -> Built:
+def build(config: Namespace, facts: Facts, seen: Tensor | None = None) -> Pair:
     """The pair that a configuration describes, untrained, on the CPU.
+
+    Args:
+        config: the options of ``bayesvae fit``, settled.
+        facts: what is known of the data.
+        seen: training data as evaluated, from which some parts start; None to rebuild a pair whose
+            state is loaded next, for which a stand-in of the same shape and range serves.
 
     Raises:
         ValueError: if parts and data do not fit.
     """
-    event, seen = tuple(prepared.train.shape[1:]), prepared.seen
+    x = facts.stand_in() if seen is None else seen
+    if config.get("pair") is not None:
+        return _whole_pair(config, facts, x)
     latent = list(config.latent)
-    if min(latent) < 1:
-        raise ValueError(f"--latent needs positive numbers; got {latent}.")
-    decoder = _decoder(config, latent[0], event, seen)
-    likelihood = _make(config.likelihood, network=decoder)
+    decoder = _decoder(config, latent[0], facts, x)
+    likelihood = _make(config.likelihood, network=decoder, start=max(x.std().item(), 1e-3))
     families = [_make(config.family, dim=dim) for dim in latent]
-    if len(latent) == 1:
-        guide = _guide(config, event, families[0], len(prepared.train))
-        if isinstance(guide, guides.PerDatapoint) and "encoder" in _takes(config.prior):
+    if len(latent) > 1:
+        return _layers(config, latent, facts, families, likelihood, x)
+    guide = _guide(config, facts, families[0])
+    if isinstance(guide, guides.PerDatapoint) and "encoder" in _takes(config.prior):
+        raise ValueError(
+            "--prior Vamp needs an encoder; got --guide PerDatapoint. Use --guide Amortized, or "
+            "another prior."
+        )
+    prior = _make(config.prior, dim=latent[0], encoder=guide, data=x)
+    return pairs.vae(prior, likelihood, guide)
+
+
+def serves_unseen(pair: Pair, x: Tensor, index: Tensor, size: int) -> bool:
+    """Whether the guide serves data that it was not trained on: it has no row for each datum."""
+    return rows_of(pair.guide, list(pair.parameters()), x, index, size) is None
+
+
+def _whole_pair(config: Namespace, facts: Facts, x: Tensor) -> Pair:
+    """The pair that one class holds: the package's PPCA, or a user's with `model` and `guide`."""
+    latent = config.latent[0] if len(config.latent) == 1 else list(config.latent)
+    if _named(config.pair.class_path) is pairs.PPCA:
+        if len(facts.event) != 1 or not isinstance(latent, int) or latent >= facts.event[0]:
             raise ValueError(
-                "--prior Vamp needs an encoder; got --guide PerDatapoint. Use --guide Amortized, "
-                "or another prior."
+                f"--pair PPCA needs columns and fewer latents than columns; got data of shape "
+                f"{facts.event} and --latent {latent}. Choose fewer, or other parts."
             )
-        prior = _make(config.prior, dim=latent[0], encoder=guide, data=seen)
-        model = pairs.LatentLayers(prior, (), likelihood)
-        return Built(Pair(model, guide), model, not isinstance(guide, guides.PerDatapoint))
-    return _layers(config, latent, event, families, likelihood, seen)
+        weight = torch.randn(prod(facts.event), latent) / latent**0.5
+        return pairs.ppca(pairs.PPCA(weight, x.mean(0), 1.0))
+    made = _make(config.pair, event=facts.event, latent=latent, data=x, size=facts.size)
+    programs = [getattr(made, role, None) for role in ("model", "guide")]
+    if not all(map(callable, programs)):
+        raise ValueError(
+            f"--pair needs a class with programs `model` and `guide`; {config.pair.class_path} "
+            "has not both. Define them as methods of (self, x)."
+        )
+    return Pair(*programs)
 
 
 def _named(class_path: str) -> Any:
@@ -142,44 +89,76 @@ def _own_arguments(part: Namespace) -> dict[str, Any]:
 
 
 def _make(part: Namespace, **supplied: Any) -> Any:
-    """Makes a part from its class path, its own arguments, and those supplied that it takes."""
+    """Makes a part from its class path, its own arguments, and those supplied that it takes.
+
+    Raises:
+        ValueError: if a user's class cannot be made so.
+    """
     made, takes = _named(part.class_path), _takes(part)
     own = _own_arguments(part)
     for key, value in own.items():
         if isinstance(value, Namespace) and "class_path" in value:
             own[key] = partial(_named(value.class_path), **_own_arguments(value))
-    return made(**{key: value for key, value in supplied.items() if key in takes}, **own)
+    given = {key: value for key, value in supplied.items() if key in takes}
+    try:
+        return made(**given, **own)
+    except TypeError as error:
+        raise ValueError(
+            f"{part.class_path} is made with {', '.join([*given, *own]) or 'nothing'}; that "
+            f"stopped with: {error}. Arguments without default are options of its own."
+        ) from error
 
 
-def _guide(config: Namespace, event: tuple, family: Family, size: int) -> Any:
-    encoder = _make(config.encoder, inputs=event, image=event, outputs=family.size)
-    return _make(config.guide, network=encoder, family=family, size=size)
+def _guide(config: Namespace, facts: Facts, family: Family) -> Any:
+    encoder = _encoder(config, facts, family.size)
+    return _make(config.guide, network=encoder, family=family, size=facts.size)
 
 
-def _decoder(config: Namespace, latent: int, event: tuple, x: Tensor) -> Any:
+def _encoder(config: Namespace, facts: Facts, outputs: int) -> Any:
+    image = _image(config.encoder, "encoder", facts)
+    return _make(config.encoder, inputs=facts.event, image=image, outputs=outputs)
+
+
+def _decoder(config: Namespace, latent: int, facts: Facts, x: Tensor) -> Any:
     kind = config.likelihood.class_path.rpartition(".")[2]
-    outputs = event if kind != "Categorical" else (*event, config.levels or int(x.max()) + 1)
+    outputs = facts.event if kind != "Categorical" else (*facts.event, facts.levels)
     bias = networks.data_logits(x) if kind == "Bernoulli" else None
-    return _make(config.decoder, inputs=latent, image=event, outputs=outputs, output_bias=bias)
+    image = _image(config.decoder, "decoder", facts)
+    return _make(config.decoder, inputs=latent, image=image, outputs=outputs, output_bias=bias)
+
+
+def _image(part: Namespace, key: str, facts: Facts) -> tuple[int, ...]:
+    """The event, for networks that ask for an image.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    if "image" in _takes(part) and len(facts.event) != 3:
+        raise ValueError(
+            f"--{key} {part.class_path.rpartition('.')[2]} needs images (C, H, W); got data of "
+            f"shape {facts.event}. Use --{key} MLP."
+        )
+    return facts.event
 
 
 def _layers(
     config: Namespace,
     latent: list[int],
-    event: tuple,
+    facts: Facts,
     families: list[Family],
     likelihood: Any,
     x: Tensor,
-) -> Built:
-    if not config.guide.class_path.endswith("Amortized"):
+) -> Pair:
+    if _named(config.guide.class_path) is not guides.Amortized:
         raise ValueError(
-            "Several layers need --guide Amortized; their guide climbs from the data."
+            "Several layers need --guide Amortized; their guide climbs from the data. Give one "
+            "number of latents, or leave --guide out."
         )
 
     def network(inputs: int, outputs: int) -> networks.MLP:
         return networks.MLP(inputs, config.between, outputs)
 
-    encoder = _make(config.encoder, inputs=event, image=event, outputs=families[0].size)
+    encoder = _encoder(config, facts, families[0].size)
     posteriors = [guides.Amortized(encoder, families[0])]
     posteriors += [
         guides.Amortized(network(below, family.size), family)
@@ -191,5 +170,4 @@ def _layers(
     ]
     guide = pairs.BottomUp(posteriors)
     prior = _make(config.prior, dim=latent[-1], encoder=guide, data=x)
-    model = pairs.LatentLayers(prior, conditionals, likelihood)
-    return Built(Pair(model, guide), model, True)
+    return Pair(pairs.LatentLayers(prior, conditionals, likelihood), guide)

@@ -1,41 +1,57 @@
-"""``bayesvae fit`` and ``bayesvae compare RUN``."""
+"""The command line: commands, exit codes, and what is said when something goes wrong."""
 
 import sys
-import time
-from argparse import ArgumentError
 from collections.abc import Callable, Sequence
-from functools import partial
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-import torch
-from jsonargparse import ArgumentParser, Namespace
-from torch.optim import Adam
+from jsonargparse import Namespace
 
-from bayesvae import checkpoint, objectives, plots
-from bayesvae.check import check_pair
-from bayesvae.cli import pictures, runs
-from bayesvae.cli.arguments import compare_parser, fit_parser, with_full_names
-from bayesvae.cli.build import Built, Prepared, build, first, prepare
-from bayesvae.evidence import elbo_per_datum, log_evidence, mean_and_error
-from bayesvae.fit import fit
-from bayesvae.gaps import compare
-from bayesvae.optimizers import RowAdam
-from bayesvae.pair import Pair
-from bayesvae.report import Comparison
+from bayesvae.cli import arguments, runs
+from bayesvae.cli.examine import run_compare, run_evaluate, run_sample
+from bayesvae.cli.help import Parser
+from bayesvae.cli.listing import run_list
+from bayesvae.cli.mistakes import KINDS, one_line
+from bayesvae.cli.parts import with_full_names
+from bayesvae.cli.train import run_fit
 
-USAGE = """usage: bayesvae COMMAND ...
+
+class Command(NamedTuple):
+    """A command.
+
+    Attributes:
+        parser: makes the parser of its arguments.
+        run: does it.
+        what: it in words.
+    """
+
+    parser: Callable[[], Parser]
+    run: Callable[[Namespace], None]
+    what: str
+
+
+COMMANDS = {
+    "fit": Command(arguments.fit_parser, run_fit, "train a model and its guide on any data"),
+    "compare": Command(arguments.compare_parser, run_compare, "take log p(x) - ELBO apart"),
+    "evaluate": Command(
+        arguments.evaluate_parser, run_evaluate, "ELBO and log p(x) of a run, datum by datum"
+    ),
+    "sample": Command(
+        arguments.sample_parser, run_sample, "draws, reconstructions, paths and spaces of a run"
+    ),
+    "list": Command(arguments.list_parser, run_list, "data sets and parts by name"),
+}
+
+_USAGE = """usage: bayesvae COMMAND [options]
 
 Deep latent-variable models in Pyro, and what their inference costs.
 
 commands:
-  fit      train a model and its guide on a data set; write a run folder
-  compare  take log p(x) - ELBO of a run apart
+{}
 
-`bayesvae COMMAND --help` shows a command's arguments."""
-
-MISTAKES = (ArgumentError, ValueError, TypeError, OSError, FloatingPointError, ImportError)
-"""What a user's input can cause: told in one line, exit code 2."""
+`bayesvae COMMAND --help` shows a command's options. A first run, on digits that need no download:
+  bayesvae fit --out runs/first && bayesvae compare runs/first && bayesvae sample runs/first"""
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -45,167 +61,39 @@ def main(words: Sequence[str] | None = None) -> int:
         words: the command line without the program's name; the process's own if None.
 
     Returns:
-        The exit code: 0, or 2 for bad input.
+        The exit code: 0, 2 for bad input, 130 if interrupted.
     """
     words = list(sys.argv[1:] if words is None else words)
-    commands: dict[str, tuple[Callable[[], ArgumentParser], Callable[[Namespace], None]]] = {
-        "fit": (fit_parser, run_fit),
-        "compare": (compare_parser, run_compare),
-    }
     if not words or words[0] in ("-h", "--help"):
-        print(USAGE)
+        rows = (f"  {name:10}{command.what}" for name, command in COMMANDS.items())
+        print(_USAGE.format("\n".join(rows)))
         return 0
     try:
-        if words[0] not in commands:
-            raise ValueError(f"A command is one of {', '.join(commands)}; got {words[0]!r}.")
-        make_parser, command = commands[words[0]]
-        parser = make_parser()
-        parser.prog = f"bayesvae {words[0]}"
-        command(parser.parse_args(with_full_names(words[1:])))
+        _run(*words)
     except KeyboardInterrupt:
         print("bayesvae: interrupted; what was saved so far is in the run folder", file=sys.stderr)
         return 130
-    except MISTAKES as mistake:
-        hint = f" See `bayesvae {words[0]} --help`." if isinstance(mistake, ArgumentError) else ""
-        print(f"bayesvae: {one_line(mistake)}{hint}", file=sys.stderr)
+    except KINDS as mistake:
+        print(f"bayesvae: {one_line(mistake, words[0])}", file=sys.stderr)
         return 2
     return 0
 
 
-def one_line(mistake: Exception) -> str:
-    """An error's words without its table, on one line."""
-    return " ".join(str(mistake).split("\n\nprogram ")[0].split())
+def _run(name: str, *words: str) -> None:
+    if name not in COMMANDS:
+        raise ValueError(f"A command is one of {', '.join(COMMANDS)}; got {name!r}.")
+    parser = COMMANDS[name].parser()
+    parser.prog = f"bayesvae {name}"
+    full, parser.named = with_full_names(words)
+    trust = "--trust" in words
+    for path in _configs(words):
+        if path.is_file():
+            runs.refuse_foreign(path, trust)
+    COMMANDS[name].run(parser.parse_args(full))
 
 
-def run_fit(config: Namespace) -> None:
-    """Trains what the configuration describes and writes its run folder."""
-    device = _device(config.device)
-    torch.manual_seed(config.seed)
-    prepared = prepare(config)
-    built = build(config, prepared)
-    pair = built.pair.to(device)
-    batches = prepared.loader(config.batch_size)
-    check_pair(pair, tuple(part.to(device) for part in next(iter(batches))), objectives.elbo)
-    run = runs.claim(config.out, config.overwrite)
-    runs.write_config(run, config)
-    start = time.perf_counter()
-    history = fit(
-        pair,
-        batches,
-        objectives.elbo,
-        epochs=config.epochs,
-        optimizer=partial(Adam, lr=config.learning_rate, fused=True),
-        kl_weight=objectives.linear_warmup(config.warmup) if config.warmup else 1.0,
-        inner_steps=config.inner_steps,
-        row_optimizer=partial(RowAdam, lr=config.row_learning_rate),
-        clip_norm=config.clip_norm,
-        validation=prepared.validation if built.amortized else None,
-        out=run,
-        progress=not config.quiet,
-    )
-    seconds = time.perf_counter() - start
-    pair.load_state_dict(history.best_state)
-    pictures.training(history.epochs, run / "figures")
-    pictures.model(built, prepared, run / "figures")
-    figures = _evaluate(built, prepared, config)
-    facts = {"seconds": round(seconds, 2), "best_epoch": history.best.epoch, "seed": config.seed}
-    runs.write_summary(run, figures | facts | {"versions": runs.versions()})
-    print(f"Trained in {seconds:.1f} s; best epoch {history.best.epoch}. Nats per datum:")
-    _show(figures)
-    print(f"Run folder: {run}")
-
-
-def _evaluate(built: Built, prepared: Prepared, config: Namespace) -> dict[str, Any]:
-    seen, test = (first(x, config.evaluate) for x in (prepared.seen, prepared.test))
-    options = {"progress": not config.quiet}
-    figures = _named("train_elbo", elbo_per_datum(built.pair, seen, **options).mean())
-    if built.amortized:
-        figures |= _named("test_elbo", elbo_per_datum(built.pair, test, **options).mean())
-        evidence = log_evidence(built.pair, test, config.particles, **options)
-        figures |= _named("test_log_evidence", evidence.mean())
-    return figures | {"evaluated_data": len(test[0]), "evidence_particles": config.particles}
-
-
-def _named(name: str, mean_and_error: tuple[float, float]) -> dict[str, float]:
-    return {name: mean_and_error[0], f"{name}_stderr": mean_and_error[1]}
-
-
-def _show(figures: dict[str, Any]) -> None:
-    for name, value in figures.items():
-        if f"{name}_stderr" in figures:
-            print(f"  {name:24} {value:9.3f} +- {figures[name + '_stderr']:.3f}")
-
-
-def _device(name: str) -> torch.device:
-    """The device, tried out.
-
-    Raises:
-        ValueError: if torch does not know it or this machine does not have it.
-    """
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"--device needs one that this machine has; got {name}. {reason}"
-        ) from error
-    return device
-
-
-def run_compare(options: Namespace) -> None:
-    """Compares amortized with per-datapoint inference on a run, and adds to its folder."""
-    run = Path(options.run)
-    config = runs.read_config(run, options.trust)
-    runs.read_summary(run)
-    if options.data_root is not None:
-        config.data_root = options.data_root
-    torch.manual_seed(config.seed)
-    prepared = prepare(config)
-    built = build(config, prepared)
-    _load(built.pair, run / "best.pt")
-    built.pair.to(_device(options.device))
-    torch.manual_seed(options.seed)
-    comparison = compare(
-        built.pair,
-        first(prepared.seen, options.limit),
-        first(prepared.test, options.limit) if built.amortized else None,
-        particles=options.particles,
-        evidence_particles=options.evidence_particles,
-        progress=not options.quiet,
-    )
-    print(comparison)
-    comparison.to_csv(run / "gaps.csv")
-    checkpoint.write_aside(run / "gaps.txt", lambda aside: aside.write_text(f"{comparison}\n"))
-    plots.save(comparison.figure(), run / "figures" / "gaps.png")
-    runs.write_summary(run, _gap_figures(comparison))
-    print(f"\nAdded gaps.txt, gaps.csv and figures/gaps.png to {run}")
-
-
-def _load(pair: Pair, path: Path) -> None:
-    """Loads a checkpoint into the pair that a configuration describes.
-
-    Raises:
-        ValueError: if they do not belong together.
-    """
-    try:
-        pair.load_state_dict(checkpoint.load_state(path))
-    except RuntimeError as error:
-        raise ValueError(
-            f"{path} holds the state of another pair than its config.yaml describes: "
-            f"{str(error).splitlines()[1].strip()} Put back the config.yaml that it was made with."
-        ) from error
-
-
-def _gap_figures(comparison: Comparison) -> dict[str, float]:
-    """The gaps by name; unprefixed on unseen data, where there are any."""
-    figures = {}
-    for name, split in comparison.splits.items():
-        prefix = "" if name == list(comparison.splits)[-1] else f"{name}_"
-        gaps = {"inference_gap": split.inference_gap}
-        if split.own is not None:
-            gaps["approximation_gap"] = split.approximation_gap
-            gaps["amortization_gap"] = split.amortization_gap
-        for gap, values in gaps.items():
-            figures |= _named(prefix + gap, mean_and_error(values))
-    return figures
+def _configs(words: Sequence[str]) -> list[Path]:
+    """The files that ``--config`` names."""
+    apart = [value for option, value in pairwise(words) if option == "--config"]
+    joined = [w.partition("=")[2] for w in words if w.startswith("--config=")]
+    return [Path(value) for value in (*apart, *joined)]

@@ -1,0 +1,177 @@
+"""``bayesvae compare``, ``evaluate`` and ``sample``: commands that read a run."""
+
+from pathlib import Path
+
+import torch
+from jsonargparse import Namespace
+from torch import Tensor
+
+from bayesvae import checkpoint, plots
+from bayesvae.cli import pictures, runs
+from bayesvae.cli.build import serves_unseen
+from bayesvae.cli.output import device_of, named, remarks, show, unused, write_csv
+from bayesvae.cli.source import Labelled, Prepared, others, prepare
+from bayesvae.evidence import Estimate, elbo_per_datum, log_evidence, mean_and_error
+from bayesvae.gaps import compare
+from bayesvae.report import Comparison
+
+
+def run_compare(options: Namespace) -> None:
+    """Compares amortized with per-datapoint inference on a run, and adds to its folder."""
+    run = _opened(options)
+    unused(run.folder / "gaps.csv", options.overwrite)
+    if options.data is not None:
+        run.config.data = options.data
+    own = _own(run, options)
+    unseen = own.test if _serves_unseen(run, own.seen) else None
+    comparison = compare(
+        run.pair,
+        own.seen.first(options.limit),
+        None if unseen is None else unseen.first(options.limit),
+        particles=options.particles,
+        evidence_particles=options.evidence_particles,
+        progress=not options.quiet,
+    )
+    print(comparison)
+    comparison.to_csv(run.folder / "gaps.csv")
+    text = f"{comparison}\n"
+    checkpoint.write_aside(run.folder / "gaps.txt", lambda aside: aside.write_text(text))
+    plots.save(comparison.figure(), run.folder / "figures" / "gaps.png")
+    runs.write_summary(run.folder, _gap_figures(comparison))
+    print(f"\nAdded gaps.txt, gaps.csv and figures/gaps.png to {run.folder}")
+
+
+def run_evaluate(options: Namespace) -> None:
+    """Writes the ELBO and log p(x) of every datum, and prints their means."""
+    run = _opened(options)
+    name = options.split if options.data is None else Path(options.data).stem
+    out = Path(options.out or run.folder / "evaluations" / f"{name}.csv")
+    unused(out, options.overwrite)
+    found = _data(run, options, train=options.split == "train")
+    x, index = found.first(options.limit)
+    bar = {"progress": not options.quiet}
+    elbo = elbo_per_datum(run.pair, (x, index), options.particles, **bar)
+    evidence = log_evidence(run.pair, (x, index), options.particles, **bar)
+    write_csv(out, _columns(index, found.labels, elbo, evidence))
+    figures = named("elbo", elbo.mean()) | named("log_evidence", evidence.mean())
+    facts = {"data": options.data or run.facts.source, "split": name, "evaluated_data": len(x)}
+    more = {"particles": options.particles, "seed": options.seed, "given": evidence.given}
+    checkpoint.save_json(out.with_suffix(".json"), facts | figures | more)
+    print(f"{len(x):,} data ({name}), {options.particles:,} draws each. Nats per datum:")
+    show(figures)
+    print(f"Written to {out}")
+
+
+def run_sample(options: Namespace) -> None:
+    """Writes draws, reconstructions, interpolations, traversals and spaces of a run."""
+    unknown = sorted(set(options.show or ()) - set(pictures.SHOWS))
+    if unknown:
+        raise ValueError(
+            f"--show takes any of {', '.join(pictures.SHOWS)}; got {', '.join(unknown)}."
+        )
+    run = _opened(options)
+    folder = Path(options.out or run.folder / "samples")
+    wanted = options.show
+    data = _shown(run, options)
+    look = pictures.Look(run.pair, run.facts, data, folder, True, options.count, options.steps)
+    can = pictures.possible(look)
+    beyond = [name for name in wanted or () if name not in can]
+    if beyond:
+        raise ValueError(
+            f"--show {' '.join(beyond)} is not to be had of this run; it has {', '.join(can)}. "
+            "Paths need vectors of latents, posteriors two latents, and all but draws need data."
+        )
+    unused(folder, options.overwrite)
+    for name in wanted or can:
+        pictures.SHOWS[name](look)
+    made = sorted(path.name for path in folder.iterdir())
+    print(f"Written to {folder}: {', '.join(made)}")
+
+
+def _opened(options: Namespace) -> runs.Run:
+    device = device_of(options.device)
+    run = runs.read(options, device)
+    torch.manual_seed(options.seed)
+    return run
+
+
+def _own(run: runs.Run, options: Namespace) -> Prepared:
+    """The run's own data, read again."""
+    if options.data_root is not None:
+        run.config.data_root = options.data_root
+    return prepare(run.config, remarks(options.quiet), run.facts)
+
+
+def _serves_unseen(run: runs.Run, data: Labelled) -> bool:
+    device = next(iter(run.pair.parameters())).device
+    x, index = (part.to(device) for part in data.first(2))
+    return serves_unseen(run.pair, x, index, run.facts.size)
+
+
+def _data(run: runs.Run, options: Namespace, train: bool) -> Labelled:
+    """The data that a command looks at: others, or the run's training or unseen ones.
+
+    Raises:
+        ValueError: if the run has none of that kind, or its guide knows no other than its training
+            data.
+    """
+    if options.data is None:
+        own = _own(run, options)
+        found = own.seen if train else own.test
+    else:
+        found = others(options, run.config, run.facts, remarks(options.quiet))
+    if found is None:
+        raise ValueError(
+            "The run kept no data unseen. Use --split train, or name others with --data."
+        )
+    if (options.data is not None or not train) and not _serves_unseen(run, found):
+        raise ValueError(
+            "The run's guide has a row for each training datum and serves no other. Use --split "
+            "train, or train with --guide Amortized."
+        )
+    return found
+
+
+def _shown(run: runs.Run, options: Namespace) -> Labelled | None:
+    """Data for pictures: others, else the run's unseen ones, or those that its guide has rows for.
+
+    None if the run's own are not there and nothing but draws was asked for.
+    """
+    if options.data is not None:
+        return _data(run, options, train=False)
+    try:
+        own = _own(run, options)
+    except (OSError, ValueError) as missing:
+        if set(options.show or ()) - {"draws"}:
+            raise
+        remarks(options.quiet)(f"Only draws, for the run's data are not to be had: {missing}")
+        return None
+    return own.test if own.test is not None and _serves_unseen(run, own.seen) else own.seen
+
+
+def _columns(
+    index: Tensor, labels: Tensor | None, elbo: Estimate, evidence: Estimate
+) -> dict[str, Tensor]:
+    return {
+        "position": index,
+        **({} if labels is None else {"label": labels[: len(index)]}),
+        "elbo": elbo.value,
+        "elbo_stderr": elbo.stderr,
+        "log_evidence": evidence.value,
+        "log_evidence_stderr": evidence.stderr,
+        "effective_sample_size": evidence.effective_sample_size,
+    }
+
+
+def _gap_figures(comparison: Comparison) -> dict[str, float]:
+    """The gaps by name; unprefixed on unseen data, where there are any."""
+    figures = {}
+    for name, split in comparison.splits.items():
+        prefix = "" if name == list(comparison.splits)[-1] else f"{name}_"
+        gaps = {"inference_gap": split.inference_gap}
+        if split.own is not None:
+            gaps["approximation_gap"] = split.approximation_gap
+            gaps["amortization_gap"] = split.amortization_gap
+        for gap, values in gaps.items():
+            figures |= named(prefix + gap, mean_and_error(values))
+    return figures

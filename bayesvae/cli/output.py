@@ -1,0 +1,69 @@
+"""What commands print, where they write, and the device that they compute on."""
+
+import csv
+import io
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bayesvae import checkpoint
+
+
+def remarks(quiet: bool) -> Callable[[str], None]:
+    """A function that prints a remark, or none if they are not wanted."""
+    return (lambda _: None) if quiet else (lambda text: print(text, flush=True))
+
+
+def named(name: str, mean_and_error: tuple[float, float]) -> dict[str, float]:
+    """A mean and its standard error as entries of a summary."""
+    return {name: mean_and_error[0], f"{name}_stderr": mean_and_error[1]}
+
+
+def show(figures: Mapping[str, Any]) -> None:
+    """Prints the figures that have a standard error."""
+    for name, value in figures.items():
+        if f"{name}_stderr" in figures:
+            print(f"  {name:24} {value:9.3f} +- {figures[name + '_stderr']:.3f}")
+
+
+def device_of(name: str) -> torch.device:
+    """The device, tried out.
+
+    Raises:
+        ValueError: if torch does not know it or this machine does not have it.
+    """
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"--device needs one that this machine has; got {name}. {reason}"
+        ) from error
+    return device
+
+
+def unused(path: Path, overwrite: bool) -> Path:
+    """A path that results may be written to.
+
+    Raises:
+        ValueError: if something is there and may not be replaced.
+    """
+    if path.exists() and not overwrite:
+        raise ValueError(
+            f"Results are not overwritten; {path} is there already. Choose another --out, or add "
+            "--overwrite."
+        )
+    return path
+
+
+def write_csv(path: Path, columns: Mapping[str, Tensor]) -> None:
+    """Writes columns of equal length, a line for each entry."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(columns)
+    writer.writerows(zip(*(column.tolist() for column in columns.values()), strict=True))
+    checkpoint.write_aside(path, lambda aside: aside.write_text(text.getvalue()))

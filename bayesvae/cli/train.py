@@ -1,0 +1,105 @@
+"""``bayesvae fit``."""
+
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import Namespace
+from torch.optim import Adam
+
+from bayesvae import objectives
+from bayesvae.check import check_pair
+from bayesvae.cli import pictures, runs
+from bayesvae.cli.build import build, serves_unseen
+from bayesvae.cli.output import device_of, named, remarks, show
+from bayesvae.cli.source import Prepared, prepare
+from bayesvae.data import Loader
+from bayesvae.evidence import elbo_per_datum, log_evidence
+from bayesvae.fit import History, fit
+from bayesvae.optimizers import RowAdam
+from bayesvae.pair import Pair, on_device_of
+
+
+def run_fit(config: Namespace) -> None:
+    """Trains what the configuration describes and writes its run folder."""
+    device = device_of(config.device)
+    torch.manual_seed(config.seed)
+    prepared = prepare(config, remarks(config.quiet))
+    pair = build(config, prepared.facts, prepared.seen.x).to(device)
+    batches = prepared.loader(config.batch_size)
+    x, index = on_device_of(pair, *next(iter(batches)))
+    check_pair(pair, (x, index), objectives.elbo)
+    amortized = serves_unseen(pair, x, index, prepared.facts.size)
+    run = runs.claim(config.out, config.overwrite)
+    runs.write(run, config, prepared.facts)
+    start = time.perf_counter()
+    try:
+        history = _train(pair, batches, config, prepared.validation if amortized else None, run)
+    except KeyboardInterrupt:
+        runs.write_summary(run, _facts(config, start) | {"interrupted": True})
+        raise
+    facts = _facts(config, start) | {"best_epoch": history.best.epoch}
+    pair.load_state_dict(history.best_state)
+    _draw(pair, prepared, amortized, history, run)
+    figures = _evaluate(pair, prepared, amortized, config)
+    runs.write_summary(run, figures | facts)
+    print(f"Trained in {facts['seconds']:.1f} s; best epoch {history.best.epoch}. Nats per datum:")
+    show(figures)
+    print(f"Run folder: {run}")
+
+
+def _facts(config: Namespace, start: float) -> dict[str, Any]:
+    seconds = round(time.perf_counter() - start, 2)
+    return {"seconds": seconds, "seed": config.seed, "versions": runs.versions()}
+
+
+def _train(pair: Pair, batches: Loader, config: Namespace, validation: Any, run: Path) -> History:
+    weight = config.kl_weight
+    if config.warmup:
+        weight = objectives.linear_warmup(config.warmup, weight)
+    return fit(
+        pair,
+        batches,
+        objectives.elbo,
+        epochs=config.epochs,
+        steps=config.steps,
+        optimizer=partial(Adam, lr=config.learning_rate, fused=True),
+        kl_weight=weight,
+        inner_steps=config.inner_steps,
+        row_optimizer=partial(RowAdam, lr=config.row_learning_rate),
+        clip_norm=config.clip_norm,
+        validation=validation,
+        out=run,
+        progress=not config.quiet,
+    )
+
+
+def _draw(pair: Pair, prepared: Prepared, amortized: bool, history: History, run: Path) -> None:
+    """The pictures of a run; a guide with a row a datum knows only its training data."""
+    figures = run / "figures"
+    pictures.training(history.epochs, figures)
+    shown = prepared.test if amortized and prepared.test is not None else prepared.seen
+    look = pictures.Look(pair, prepared.facts, shown, figures)
+    for name in pictures.possible(look):
+        if name in ("draws", "reconstructions", "latent"):
+            pictures.SHOWS[name](look)
+
+
+def _evaluate(
+    pair: Pair, prepared: Prepared, amortized: bool, config: Namespace
+) -> dict[str, Any]:
+    options = {"progress": not config.quiet}
+    parts = {"train": prepared.seen, "test": prepared.test if amortized else None}
+    figures: dict[str, Any] = {}
+    for name, part in parts.items():
+        if part is None:
+            continue
+        x = part.first(config.evaluate)
+        figures |= named(f"{name}_elbo", elbo_per_datum(pair, x, **options).mean())
+        figures["evaluated_data"] = len(x[0])
+        if name == "test":
+            evidence = log_evidence(pair, x, config.particles, **options)
+            figures |= named("test_log_evidence", evidence.mean())
+    return figures | {"evidence_particles": config.particles}
