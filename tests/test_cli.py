@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from bayesvae.cli import main
 from bayesvae.cli.parts import PARTS
 
 __all__ = ["_float64_and_seed", "run"]
+ROOT = Path(__file__).parents[1]
 
 
 def test_a_run_folder_holds_everything_that_was_promised(run):
@@ -164,27 +166,29 @@ def test_options_of_a_file_are_those_of_the_words(tmp_path, capsys):
 def test_an_interrupted_run_can_be_used(tmp_path):
     """A real Ctrl-C, in the middle of training."""
     words = ["fit", "--epochs", "100000", "--out", str(tmp_path / "run"), "--validation", "0"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "bayesvae", *words],
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        text=True,
-    )
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "run" / "last.pt").exists():
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
-    told = process.stderr.read()
+    told = interrupted([sys.executable, "-m", "bayesvae", *words], tmp_path / "run" / "last.pt")
     assert "Traceback" not in told
     assert "interrupted" in told
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["interrupted"]
     words = ["--quiet", "--limit", "5", "--particles", "3"]
     assert main(["evaluate", str(tmp_path / "run"), *words]) == 0
     assert main(["sample", str(tmp_path / "run"), "--quiet", "--show", "draws"]) == 0
+
+
+def interrupted(command, file):
+    """Presses Ctrl-C once a file is there; what the process had to say, if it ended well."""
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    quiet = {"stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL, "text": True}
+    with subprocess.Popen(command, env=env, **quiet) as process:
+        deadline = time.monotonic() + 300
+        while not file.exists():
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        told = process.stderr.read()
+    assert process.returncode == 130, told
+    return told
 
 
 @pytest.mark.parametrize("command", ["fit", "compare", "evaluate", "sample", "list"])

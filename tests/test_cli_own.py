@@ -1,5 +1,6 @@
 """A user's own classes on the command line: found, shown, trained, kept, and rebuilt on trust."""
 
+import os
 import re
 import subprocess
 import sys
@@ -12,7 +13,8 @@ from bayesvae.cli import main
 
 __all__ = ["_float64_and_seed", "run"]
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
 PRIOR = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[2]
 """The prior that the README shows."""
 
@@ -80,8 +82,11 @@ def test_a_prior_of_a_few_lines_works_reloads_and_is_compared(mine, capsys):
 def test_the_program_finds_the_current_folder_by_itself(mine):
     """Catches a lookup that only works because the tests' process has the folder on its path."""
     words = ["fit", "--prior", "my_priors.MyPrior", "--epochs", "1", "--quiet", "--out", "run"]
-    starter = "import sys; from bayesvae.cli import main; sys.path.remove(''); sys.exit(main())"
-    subprocess.run([sys.executable, "-c", starter, *words], check=True, capture_output=True)
+    starter = "import sys; sys.path.remove(''); from bayesvae.cli import main; sys.exit(main())"
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", starter, *words]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     assert (mine / "run" / "best.pt").is_file()
 
 

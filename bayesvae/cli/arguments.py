@@ -16,6 +16,8 @@ from bayesvae.cli.parts import PARTS
 Share = restricted_number_type("Share", float, [(">=", 0), ("<", 1)])
 Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**63)])
 BINARISATIONS = ("none", "static", "dynamic")
+EPOCHS, STEPS = 20, 5000
+"""How long a pair is trained that is not told for how long."""
 SHOWN = ("draws", "reconstructions", "interpolations", "traversals", "latent", "posteriors")
 """What ``bayesvae sample`` can make."""
 
@@ -145,7 +147,12 @@ def _pair_arguments(parser: Parser) -> None:
 
 def _training_arguments(parser: Parser) -> None:
     add = parser.add_argument_group("training").add_argument
-    add("--epochs", type=PositiveInt, default=100, metavar="N", help="passes over the data")
+    add(
+        "--epochs",
+        type=PositiveInt | None,
+        metavar="N",
+        help=f"passes over the data (default: what makes {STEPS:,} steps, {EPOCHS} at least)",
+    )
     add("--steps", type=PositiveInt | None, metavar="N", help="stop after so many steps instead")
     add("--batch-size", type=PositiveInt, default=128, metavar="N", help="data in a step")
     add("--learning-rate", type=PositiveFloat, default=1e-3, metavar="X", help="step size of Adam")

@@ -83,10 +83,14 @@ def draws(look: Look) -> None:
 
 def reconstructions(look: Look) -> None:
     """``reconstructions``: data, and the means at their codes."""
-    x, index = look.data.first(look.count)
-    means = generate.reconstructions(look.pair, (x, index))
-    restored = {"original": look.facts.restored(x), "mean": look.facts.restored(means)}
-    look.write("reconstructions", plots.reconstructions(x, means), **restored)
+    x, index = look.data.first(MANY if look.table else look.count)
+    means = look.facts.restored(generate.reconstructions(look.pair, (x, index)))
+    x = look.facts.restored(x)
+    if look.table:
+        figure = plots.reconstructed_columns(x, means, look.facts.names)
+    else:
+        figure = plots.reconstructions(x, means)
+    look.write("reconstructions", figure, original=x, mean=means)
 
 
 def interpolations(look: Look) -> None:
@@ -95,9 +99,10 @@ def interpolations(look: Look) -> None:
     half = len(x) // 2
     starts, ends = (x[:half], index[:half]), (x[half : 2 * half], index[half : 2 * half])
     means = generate.interpolations(look.pair, starts, ends, max(look.steps, 2))
-    originals = torch.stack([starts[0], ends[0]], 1)
-    arrays = {"mean": look.facts.restored(means), "original": look.facts.restored(originals)}
-    look.write("interpolations", plots.interpolations(means, originals), **arrays)
+    means = look.facts.restored(means)
+    originals = look.facts.restored(torch.stack([starts[0], ends[0]], 1))
+    figure = plots.interpolations(means, originals, dimensions=look.facts.names)
+    look.write("interpolations", figure, mean=means, original=originals)
 
 
 def traversals(look: Look) -> None:
@@ -107,9 +112,15 @@ def traversals(look: Look) -> None:
         f"z{dim + 1}, variance {activity:.2f}"
         for dim, activity in zip(found.dims.tolist(), found.activity.tolist(), strict=True)
     ]
-    figure = plots.traversals(found.mean, found.values, names)
-    restored = {"mean": look.facts.restored(found.mean)}
-    look.write("traversals", figure, **(found._asdict() | restored))
+    found = found._replace(mean=look.facts.restored(found.mean))
+    figure = plots.traversals(
+        found.mean,
+        found.values,
+        names,
+        label="the latent, in standard deviations of the prior from its mean",
+        dimensions=look.facts.names,
+    )
+    look.write("traversals", figure, **found._asdict())
 
 
 def latent(look: Look) -> None:
@@ -151,14 +162,18 @@ SHOWS: Mapping[str, Callable[[Look], None]] = {
 
 
 def possible(look: Look) -> list[str]:
-    """What can be shown of this pair: paths and spaces need vectors of latents, and data."""
+    """What can be shown of this pair: paths and spaces need vectors of latents, and data.
+
+    Curves of more than 40 columns nobody could read.
+    """
     if look.data is None:
         return ["draws"]
     shapes = [z.shape[1:] for z in generate.codes(look.pair, look.data.first(2)).values()]
     vectors = bool(shapes) and all(len(shape) == 1 for shape in shapes)
     names = ["draws", "reconstructions"]
     if vectors and len(look.data.x) > 1:
-        names += ["interpolations", "traversals", "latent"]
+        many = look.table and look.facts.event[0] > 40
+        names += ["latent"] if many else ["interpolations", "traversals", "latent"]
     return names + (["posteriors"] if shapes == [(2,)] else [])
 
 

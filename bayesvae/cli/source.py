@@ -4,6 +4,7 @@ The kind of the data (bits, grey levels, whole or real numbers) is told from the
 settles what was left open, and is said aloud.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -100,6 +101,11 @@ class Facts(NamedTuple):
         row[-1] = self.high
         return row.reshape(1, *self.event).expand(self.size, *self.event)
 
+    @property
+    def log_units(self) -> float:
+        """What to add to log-densities of standardised data for those in the data's own units."""
+        return -sum(math.log(scale) for scale in self.scale or ())
+
     def standardised(self, x: Tensor) -> Tensor:
         """Data ``(B, *event)`` with what training subtracted and divided by."""
         if self.loc is None:
@@ -175,6 +181,8 @@ def prepare(config: Namespace, say: Callable[[str], None], known: Facts | None =
     if config.validation > 0:
         train, validation = splits.hold_out(config.validation)
     facts = _facts(config, splits, train) if known is None else known
+    if facts.scale is not None:
+        say(f"  nats of standardised data; in the data's own units {facts.log_units:+.2f} a datum")
     if (facts.event, facts.size) != (tuple(train.shape[1:]), len(train)):
         raise ValueError(
             f"A run needs the data that it was trained on, {facts.size} of shape {facts.event}; "

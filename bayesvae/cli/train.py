@@ -1,5 +1,6 @@
 """``bayesvae fit``."""
 
+import math
 import time
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch.optim import Adam
 from bayesvae import objectives
 from bayesvae.check import check_pair
 from bayesvae.cli import pictures, runs
+from bayesvae.cli.arguments import EPOCHS, STEPS
 from bayesvae.cli.build import build, serves_unseen
 from bayesvae.cli.output import device_of, named, remarks, show
 from bayesvae.cli.source import Prepared, prepare
@@ -26,9 +28,13 @@ def run_fit(config: Namespace) -> None:
     """Trains what the configuration describes and writes its run folder."""
     device = device_of(config.device)
     torch.manual_seed(config.seed)
-    prepared = prepare(config, remarks(config.quiet))
+    say = remarks(config.quiet)
+    prepared = prepare(config, say)
     pair = build(config, prepared.facts, prepared.seen.x).to(device)
     batches = prepared.loader(config.batch_size)
+    if config.epochs is None and config.steps is None:
+        config.epochs = max(EPOCHS, math.ceil(STEPS / len(batches)))
+        say(f"  and --epochs {config.epochs}, {config.epochs * len(batches):,} steps")
     x, index = on_device_of(pair, *next(iter(batches)))
     check_pair(pair, (x, index), objectives.elbo)
     amortized = serves_unseen(pair, x, index, prepared.facts.size)
@@ -63,7 +69,7 @@ def _train(pair: Pair, batches: Loader, config: Namespace, validation: Any, run:
         pair,
         batches,
         objectives.elbo,
-        epochs=config.epochs,
+        epochs=config.epochs or 1,
         steps=config.steps,
         optimizer=partial(Adam, lr=config.learning_rate, fused=True),
         kl_weight=weight,

@@ -11,7 +11,7 @@ from bayesvae.plots.ladders import GapRow, gap_curves, gap_figure, gaps
 from bayesvae.plots.latents import latent_space
 from bayesvae.plots.posteriors import posteriors
 from bayesvae.plots.style import Values, save
-from bayesvae.plots.tables import columns
+from bayesvae.plots.tables import columns, reconstructed_columns
 
 __all__ = [
     "GapRow",
@@ -25,6 +25,7 @@ __all__ = [
     "latent_space",
     "path_changes",
     "posteriors",
+    "reconstructed_columns",
     "reconstructions",
     "samples",
     "save",

@@ -119,6 +119,7 @@ def traversals(
     values: Values,
     names: Sequence[str] | None = None,
     *,
+    label: str = "value of the latent",
     dimensions: Sequence[str] = (),
 ) -> Figure:
     """What each latent does: means decoded as it alone is varied, a row for each.
@@ -128,6 +129,7 @@ def traversals(
         values: of the latent that is varied ``(steps,)``.
         names: of the rows; "z1", "z2", ... if None. A latent's KL belongs there: one of 0 nats
             changes nothing.
+        label: what the values are.
         dimensions: names of a vector's entries; their numbers from 1 if none.
 
     Returns:
@@ -150,7 +152,6 @@ def traversals(
             "are (d, steps, *event)."
         )
     names = names_of("names", names, len(means), "z")
-    label = "value of the latent"
     if means.ndim == 3:
         return _curves(means, means[:, :0], along, label, names, dimensions)
     return _images(means, means[:, :0], along, label, names)

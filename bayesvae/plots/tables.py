@@ -55,6 +55,58 @@ def columns(data: Values, draws: Values, names: Sequence[str] = ()) -> Figure:
     return _plane(data, draws, names) if count == 2 else _histograms(data, draws, names)
 
 
+@rc_context(STYLE)
+def reconstructed_columns(originals: Values, means: Values, names: Sequence[str] = ()) -> Figure:
+    """Reconstructions of a table against its data, column by column: on the line they agree.
+
+    The number is the share of a column's variance that the reconstruction explains; below 0 it
+    does worse than the column's mean.
+
+    Args:
+        originals: ``(N, D)``.
+        means: the likelihood's mean, given the guide's code of each row; same shape.
+        names: of the columns; their numbers from 1 if none.
+
+    Returns:
+        A figure with an axes for each of the first 12 columns.
+
+    Raises:
+        ValueError: on another shape, values that are not finite, or names of another number.
+
+    Example:
+        >>> import torch
+        >>> x = torch.randn(100, 3)
+        >>> [axes.get_title(loc="left") for axes in reconstructed_columns(x, x).axes]
+        ['1.00', '1.00', '1.00']
+    """
+    named = {"originals": originals, "means": means}
+    x, mean = arrays_of(named, "Pass finite tables (N, D).", dims=(2,)).values()
+    names = names_of("names", names, x.shape[1], "column ")
+    panels = multiples(min(len(names), _MOST), 4, 2.0, above=0.5)
+    for j, axes in enumerate(panels):
+        _agreement(axes, x[:, j], mean[:, j])
+        axes.set_xlabel(names[j])
+        axes.set_ylabel("" if j % 4 else "reconstruction")
+    note = f"; the first {_MOST} of {len(names)} columns" if len(names) > _MOST else ""
+    title = f"a dot for each datum; numbers: share of the variance explained{note}"
+    panels[0].figure.suptitle(title, x=0.01, ha="left", fontsize=9)
+    return panels[0].figure
+
+
+def _agreement(axes: Axes, x: np.ndarray, mean: np.ndarray) -> None:
+    low, high = np.quantile(x, (0.002, 0.998))
+    axes.scatter(x, mean, s=np.clip(4000 / len(x), 1, 8), color=BLUE, alpha=0.5, linewidths=0)
+    axes.axline((low, low), slope=1, color=GREY, linewidth=0.8)
+    margin = 0.1 * (high - low) + 1e-9
+    ends = (low - margin, high + margin)
+    spread = ((x - x.mean()) ** 2).sum()
+    explained = 1 - ((x - mean) ** 2).sum() / spread if spread > 0 else np.nan
+    axes.set(xlim=ends, ylim=ends)
+    axes.set_title(f"{explained:.2f}".replace("-", "−"), loc="left", fontsize=9, pad=2)
+    axes.locator_params(nbins=3)
+    despined(axes)
+
+
 def _table(name: str, values: Values) -> np.ndarray:
     return arrays_of({name: values}, "Pass a finite table (N, D).", dims=(2,))[name]
 
