@@ -16,8 +16,6 @@ from bayesvae.cli.parts import PARTS
 Share = restricted_number_type("Share", float, [(">=", 0), ("<", 1)])
 Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**63)])
 BINARISATIONS = ("none", "static", "dynamic")
-EPOCHS, STEPS = 20, 5000
-"""How long a pair is trained that is not told for how long."""
 SHOWN = ("draws", "reconstructions", "interpolations", "traversals", "latent", "posteriors")
 """What ``bayesvae sample`` can make."""
 
@@ -151,7 +149,7 @@ def _training_arguments(parser: Parser) -> None:
         "--epochs",
         type=PositiveInt | None,
         metavar="N",
-        help=f"passes over the data (default: what makes {STEPS:,} steps, {EPOCHS} at least)",
+        help="passes over the data (default: what makes 5,000 steps, 20 unless that is very long)",
     )
     add("--steps", type=PositiveInt | None, metavar="N", help="stop after so many steps instead")
     add("--batch-size", type=PositiveInt, default=128, metavar="N", help="data in a step")

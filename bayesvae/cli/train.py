@@ -13,7 +13,6 @@ from torch.optim import Adam
 from bayesvae import objectives
 from bayesvae.check import check_pair
 from bayesvae.cli import pictures, runs
-from bayesvae.cli.arguments import EPOCHS, STEPS
 from bayesvae.cli.build import build, serves_unseen
 from bayesvae.cli.output import device_of, named, remarks, show
 from bayesvae.cli.source import Prepared, prepare
@@ -33,7 +32,7 @@ def run_fit(config: Namespace) -> None:
     pair = build(config, prepared.facts, prepared.seen.x).to(device)
     batches = prepared.loader(config.batch_size)
     if config.epochs is None and config.steps is None:
-        config.epochs = max(EPOCHS, math.ceil(STEPS / len(batches)))
+        config.epochs = default_epochs(len(batches))
         say(f"  and --epochs {config.epochs}, {config.epochs * len(batches):,} steps")
     x, index = on_device_of(pair, *next(iter(batches)))
     check_pair(pair, (x, index), objectives.elbo)
@@ -54,6 +53,17 @@ def run_fit(config: Namespace) -> None:
     print(f"Trained in {facts['seconds']:.1f} s; best epoch {history.best.epoch}. Nats per datum:")
     show(figures)
     print(f"Run folder: {run}")
+
+
+def default_epochs(batches: int) -> int:
+    """Passes for a pair that is not told for how long: enough steps, on large data not too many.
+
+    Example:
+        >>> [default_epochs(batches) for batches in (10, 469, 100_000)]
+        [500, 20, 1]
+    """
+    few, enough, many = 20, 5_000, 50_000
+    return max(math.ceil(enough / batches), min(few, many // batches), 1)
 
 
 def _facts(config: Namespace, start: float) -> dict[str, Any]:
