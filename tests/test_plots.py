@@ -91,7 +91,7 @@ FIGURES = {
     "a posterior": lambda: posteriors(1),
     "posteriors": lambda: posteriors(5, "abcd"),
     "table": lambda: plots.columns(torch.randn(20, 15), torch.randn(30, 15)),
-    "constant column": lambda: plots.columns(torch.ones(20, 1), torch.randn(30, 1)),
+    "constant column": lambda: plots.columns(torch.full((20, 1), 1.5), torch.randn(30, 1)),
     "plane": lambda: plots.columns(torch.randn(20, 2), torch.randn(30, 2)),
     "paths": lambda: (
         plots.path_changes({"VAE": torch.rand(5, 9), "other": torch.rand(3, 4)}).figure

@@ -19,6 +19,7 @@ from bayesvae.plots.style import (
 )
 
 _MOST = 12
+_NAMES = ("data", "draws")
 _LINE = {"histtype": "step", "linewidth": 1.5}
 
 
@@ -118,8 +119,8 @@ def _plane(data: np.ndarray, draws: np.ndarray, names: Sequence[str]) -> Figure:
     margin = 0.2 * (high - low) + 1e-6
     low, high = low - margin, high + margin
     panels = multiples(2, 2, 4.2, above=0)
-    parts = (("data", data, GREY), ("draws", draws, BLUE))
-    for axes, (name, rows, colour) in zip(panels, parts, strict=True):
+    parts = ((data, GREY), (draws, BLUE))
+    for axes, name, (rows, colour) in zip(panels, _NAMES, parts, strict=True):
         axes.scatter(*rows[:most].T, s=np.clip(8000 / most, 2, 12), color=colour, linewidths=0)
         beyond = ((rows < low) | (rows > high)).any(axis=1).mean()
         note = f", {100 * beyond:.0f} % beyond the axes" if beyond > 0.005 else ""
@@ -143,25 +144,30 @@ def _histograms(data: np.ndarray, draws: np.ndarray, names: Sequence[str]) -> Fi
 
 
 def _histogram(axes: Axes, data: np.ndarray, draws: np.ndarray) -> None:
-    """Over the data's range and some more, counting draws beyond; whole numbers get a bin each."""
+    """Over the data's range; whole numbers get a bin each."""
     bins, whole = _bins(data)
     looks = {"data": {"color": "#BBBBBB"}, "draws of the model": {"color": BLUE, **_LINE}}
     for values, (name, look) in zip((data, draws), looks.items(), strict=True):
         weights = np.full(len(values), 1 / len(values))
         axes.hist(values, bins, weights=weights, label=name, **look)
-    beyond = ((draws < bins[0]) | (draws > bins[-1])).mean()
-    if beyond > 0.005:
-        text = f"{100 * beyond:.0f} % of draws beyond"
-        axes.set_title(text, loc="right", fontsize=8, color=GREY, pad=2)
+    shares = [100 * ((values < bins[0]) | (values > bins[-1])).mean() for values in (data, draws)]
+    notes = [
+        f"{share:.0f} % of {name}"
+        for share, name in zip(shares, _NAMES, strict=True)
+        if share >= 0.5
+    ]
+    if notes:
+        axes.set_title(f"beyond: {', '.join(notes)}", fontsize=8, color=GREY, pad=2)
     axes.set_yticks([])
     axes.locator_params(axis="x", nbins=4, integer=whole)
     despined(axes, "left")
 
 
 def _bins(data: np.ndarray) -> tuple[np.ndarray, bool]:
-    """Edges of bins, and whether they are for whole numbers."""
+    """Edges of bins, around all but a hundredth of the data, and whether for whole numbers."""
     low, high = data.min(), data.max()
     if (data == data.round()).all() and high - low <= 30:
         return np.arange(low - 1.5, high + 2), True
-    margin = 0.15 * (high - low)
-    return np.linspace(low - margin, high + margin, 40), False
+    middle = np.quantile(data, (0.005, 0.995))
+    margin = 0.25 * np.ptp(middle) or 0.5
+    return np.linspace(middle[0] - margin, middle[1] + margin, 41), False
