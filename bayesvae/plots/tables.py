@@ -16,6 +16,7 @@ from bayesvae.plots.style import (
     despined,
     multiples,
     names_of,
+    number,
 )
 
 _MOST = 12
@@ -103,7 +104,7 @@ def _agreement(axes: Axes, x: np.ndarray, mean: np.ndarray) -> None:
     spread = ((x - x.mean()) ** 2).sum()
     explained = 1 - ((x - mean) ** 2).sum() / spread if spread > 0 else np.nan
     axes.set(xlim=ends, ylim=ends)
-    axes.set_title(f"{explained:.2f}".replace("-", "−"), loc="left", fontsize=9, pad=2)
+    axes.set_title(number(explained, ".2f"), loc="left", fontsize=9, pad=2)
     axes.locator_params(nbins=3)
     despined(axes)
 
