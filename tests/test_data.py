@@ -79,6 +79,7 @@ def test_idx_files_become_images_in_unit_range_without_a_download(name, tmp_path
     expected = torch.arange(784).remainder(256).float() / 255
     assert torch.equal(splits.train[0].flatten(), expected)
     assert (splits.train_labels.tolist(), splits.test_labels.tolist()) == ([0, 1, 2, 3, 4], [0, 1])
+    assert splits.label_names[1] == {"MNIST": "1", "FashionMNIST": "Trouser"}[name]
 
 
 @pytest.mark.usefixtures("no_network")

@@ -71,7 +71,8 @@ PARTS = {
     ),
 }
 _INNER = {"prior.family": families}
-OWN = ("bayesvae", "torch", "builtins")
+_OWN = ("bayesvae.", "torch.nn.", "torch.distributions.")
+"""Where a run's classes may come from without being trusted: importing these does nothing else."""
 
 
 def classes(home: ModuleType, base: type = object) -> dict[str, type]:
@@ -87,8 +88,8 @@ def classes(home: ModuleType, base: type = object) -> dict[str, type]:
 
 
 def is_foreign(path: str) -> bool:
-    """Whether an import path leads outside this package and torch."""
-    return path.split(".")[0] not in OWN
+    """Whether an import path leads outside this package and torch's networks."""
+    return not path.startswith(_OWN)
 
 
 class Words(NamedTuple):

@@ -90,7 +90,7 @@ def _keep_code(folder: Path) -> None:
     for name, module in list(sys.modules.items()):
         file = Path(getattr(module, "__file__", None) or "/")
         mine = here in file.parents and installed not in file.parents
-        if mine and file.suffix == ".py" and is_foreign(name) and name != "__main__":
+        if mine and file.suffix == ".py" and is_foreign(f"{name}.") and name != "__main__":
             copy = folder / file.relative_to(here)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, copy)

@@ -191,7 +191,9 @@ def _read(known: _Set, root: Path, train: bool) -> tuple[Tensor, Tensor, tuple[s
         ) from error
     # The further columns of QMNIST say who wrote a digit, and where.
     labels = labels if labels.ndim == 1 else labels[:, 0]
-    return _images(known, part.data), labels, tuple(getattr(part, "classes", ()))
+    # torchvision calls a digit "7 - seven".
+    names = tuple(name.partition(" - ")[0] for name in getattr(part, "classes", ()))
+    return _images(known, part.data), labels, names
 
 
 def _images(known: _Set, pixels: Tensor | np.ndarray) -> Tensor:
