@@ -146,13 +146,13 @@ def _plane(
 def _shaded(axes: Axes, prior: np.ndarray, edge: np.ndarray) -> Patch:
     places, smooth, rising = _regions(prior, edge)
     axes.contourf(*places, smooth, [*rising, np.inf], colors=_SHADES, zorder=0)
-    return Patch(color=_SHADES[1], label="prior p(z): regions of 50 % and 90 % of draws")
+    return Patch(color=_SHADES[1], label="prior p(z): 50 %, 90 % of draws")
 
 
 def _outlined(axes: Axes, codes: np.ndarray, edge: np.ndarray) -> Line2D:
     places, smooth, rising = _regions(codes, edge)
     axes.contour(*places, smooth, rising, colors="black", linewidths=1.3)
-    return Line2D([], [], color="black", label="aggregated posterior: likewise")
+    return Line2D([], [], color="black", label="aggregated posterior: 50 %, 90 % of codes")
 
 
 def _regions(points: np.ndarray, edge: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[float]]:
