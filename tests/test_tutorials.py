@@ -49,23 +49,60 @@ def outputs(cells, kind):
     return [output for cell in cells for output in cell.outputs if output.output_type == kind]
 
 
-@pytest.mark.slow
-def test_it_runs_from_a_folder_of_its_own_and_its_claims_hold(path, tmp_path):
-    """Catches a package that moved on, and claims that were luck; the last cell asserts them."""
+@pytest.fixture
+def execute(tmp_path):
+    """Executes a copy in a folder of its own; the finished process."""
     (folder := tmp_path / "work").mkdir()
-    copy, before = shutil.copy(path, folder), path.read_bytes()
     own = {"BAYESVAE_SMOKE": "1", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    homes = {name: str(tmp_path / name) for name in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR")}
-    run = subprocess.run(
-        [sys.executable, ROOT / "tutorials" / "execute.py", copy],
-        cwd=folder,
-        env=os.environ | own | homes,
-        capture_output=True,
-        text=True,
-    )
+    own |= {name: str(tmp_path / name) for name in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR")}
+
+    def run(notebook, **environment):
+        return subprocess.run(
+            [sys.executable, ROOT / "tutorials" / "execute.py", shutil.copy(notebook, folder)],
+            cwd=folder,
+            env=os.environ | own | environment,
+            capture_output=True,
+            text=True,
+        )
+
+    return run
+
+
+@pytest.mark.slow
+def test_it_runs_from_a_folder_of_its_own_and_its_claims_hold(path, execute, tmp_path):
+    """Catches a package that moved on, claims that were luck, files left behind."""
+    before = path.read_bytes()
+    run = execute(path)
     assert run.returncode == 0, run.stderr[-3000:]
     assert path.read_bytes() == before
-    assert [left.name for left in folder.iterdir()] == [path.name]
+    assert [left.name for left in (tmp_path / "work").iterdir()] == [path.name]
+
+
+def notebook_of(folder, code):
+    path = folder / "short.ipynb"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    nbformat.write(notebook, path)
+    return path
+
+
+def test_notebooks_run_under_this_python_whatever_kernels_are_installed(execute, tmp_path):
+    """Catches the "python3" of another environment, and times in what is stored."""
+    other = tmp_path / "kernels" / "python3" / "kernel.json"
+    other.parent.mkdir(parents=True)
+    other.write_text(json.dumps({"argv": ["false"], "display_name": "", "language": "python"}))
+    run = execute(notebook_of(tmp_path, "import sys; sys.executable"), JUPYTER_PATH=str(tmp_path))
+    assert run.returncode == 0, run.stderr[-3000:]
+    (cell,) = nbformat.read(tmp_path / "work" / "short.ipynb", as_version=4).cells
+    assert cell.outputs[0].data["text/plain"] == repr(sys.executable)
+    assert not cell.metadata
+
+
+def test_a_notebook_that_fails_is_not_stored(execute, tmp_path):
+    path = notebook_of(tmp_path, "assert 1 > 2, 'as claimed'")
+    run = execute(path)
+    assert run.returncode
+    assert "as claimed" in run.stderr
+    assert (tmp_path / "work" / path.name).read_bytes() == path.read_bytes()
 
 
 def test_it_is_stored_as_one_run_in_order(cells):

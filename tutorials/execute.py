@@ -32,7 +32,7 @@ def execute(path: Path) -> None:
     kernel = AsyncKernelManager(kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
     folder = {"metadata": {"path": path.parent.resolve()}}
     client = NotebookClient(notebook, kernel, timeout=None, record_timing=False, resources=folder)
-    client.execute(env=os.environ | WARNINGS)
+    client.execute(env=os.environ | WARNINGS, cleanup_kc=True)  # ends the kernel with the notebook
     notebook.metadata.language_info = {"name": "python"}
     nbformat.write(notebook, path)
 
