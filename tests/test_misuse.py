@@ -309,7 +309,7 @@ MISUSES = {
         "torch.float32 under .*float64",
     ),
     "NaN later on": (
-        lambda x: log_evidence(ppca(rotated()), late_nan(x), memory=1),
+        lambda x: log_evidence(ppca(rotated()), late_nan(x), 10, memory=1),
         ValueError,
         "position 29",
     ),

@@ -34,10 +34,10 @@ def test_fifteen_lines_are_about_fifteen():
 def test_the_table_of_components_names_every_part():
     """Catches a part that was added and not shown."""
     from bayesvae import families, guides, likelihoods, networks, pairs, priors
-    from bayesvae.cli.arguments import parts
+    from bayesvae.cli.parts import classes
 
     for home in (families, guides, likelihoods, networks, priors):
-        for name in parts(home):
+        for name in classes(home):
             if not name.startswith(("Likelihood", "Family")):
                 assert re.search(rf"\| .*`(\w+\.)?{name}`", README), f"{home.__name__}.{name}"
     for name in ("vae", "hierarchical", "ppca"):
