@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from bayesvae import data
+from bayesvae.data import pictures
 
 GREY = np.arange(24, dtype="u1").reshape(4, 6) * 10
 COLOUR = np.stack([GREY, 255 - GREY, GREY // 2], -1)
@@ -90,6 +91,17 @@ def test_images_are_resized_to_height_and_width(size, shape, tmp_path):
     assert x.flatten(1).aminmax(dim=1).min.tolist() == pytest.approx([0.2, 0.4])
 
 
+@pytest.mark.parametrize(("options", "bytes_of_each"), [({}, 72), ({"image_size": (2, 5)}, 30)])
+def test_images_are_counted_before_memory_is_taken(options, bytes_of_each, tmp_path, monkeypatch):
+    for i in range(3):
+        draw(tmp_path / f"{i}.png", COLOUR)
+    monkeypatch.setattr(pictures, "MOST", 3 * bytes_of_each)
+    assert len(data.read(tmp_path, test=0, **options).train) == 3
+    monkeypatch.setattr(pictures, "MOST", 3 * bytes_of_each - 1)
+    with pytest.raises(ValueError, match=r"got 3 of 3 x \d x \d bytes"):
+        data.read(tmp_path, **options)
+
+
 def broken(path, kept=60):
     draw(path)
     path.write_bytes(path.read_bytes()[:kept])
@@ -111,6 +123,10 @@ REFUSED = {
     ),
     "size": (lambda f: draw(f / "0.png"), {"image_size": 0}, "image_size needs .*; got 0"),
     "sizes": (lambda f: draw(f / "0.png"), {"image_size": (1, 2, 3)}, r"got \(1, 2, 3\)"),
+    "a size beyond memory": (
+        lambda f: (draw(f / "0.png"), draw(f / "1.png")), {"image_size": 100_000, "grey": True},
+        r"at most 4 GiB; got 2 of 1 x 100000 x 100000 bytes, 18.6 GiB. Pass a smaller image_size",
+    ),
     "columns": (lambda f: draw(f / "0.png"), {"columns": [0]}, "takes image_size, grey"),
 }  # fmt: skip
 

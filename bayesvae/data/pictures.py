@@ -6,16 +6,19 @@ are looked for in all of their depth. Subfolders ``train`` and ``test`` are a re
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 from bayesvae.data.raw import Raw
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif")
 MANY = 2000
+MOST = 2**32
 
 Size = int | tuple[int, int]
 
@@ -24,7 +27,8 @@ def read_folder(path: Path, image_size: Size | None = None, grey: bool = False) 
     """Return all images of a folder as bytes ``(N, C, H, W)``, C = 1 if all of them are grey.
 
     Raises:
-        ValueError: If there are none, or one is broken or of another size.
+        ValueError: If there are none, one is broken or of another size, or all of them would take
+            more than `MOST` bytes.
     """
     size = _height_and_width(image_size)
     parts = [path / "train", path / "test"]
@@ -76,6 +80,7 @@ def _pictures(files: Iterable[Path]) -> list[Path]:
 
 
 def _images(files: list[Path], size: tuple[int, int] | None, grey: bool) -> np.ndarray:
+    _check_memory(files, size or _size_of(files[0]), grey)
     first = _image(files[0], size, grey)
     images, colour = np.empty((len(files), *first.shape), np.uint8), False
     for i, file in enumerate(tqdm(files, "images", disable=len(files) < MANY)):
@@ -91,23 +96,45 @@ def _images(files: list[Path], size: tuple[int, int] | None, grey: bool) -> np.n
     return images if colour else images[:, :1]
 
 
-def _image(file: Path, size: tuple[int, int] | None, grey: bool) -> np.ndarray:
-    from PIL import Image
+def _check_memory(files: list[Path], size: tuple[int, int], grey: bool) -> None:
+    channels, (height, width) = 1 if grey else 3, size
+    needed = len(files) * channels * height * width
+    if needed > MOST:
+        raise ValueError(
+            f"Images of a folder are held in memory, at most {MOST / 2**30:.3g} GiB; got "
+            f"{len(files)} of {channels} x {height} x {width} bytes, {needed / 2**30:,.3g} GiB. "
+            f"Pass a smaller image_size=..., or save them as bytes in a .npy file, which stays on "
+            f"disk."
+        )
 
+
+def _size_of(file: Path) -> tuple[int, int]:
+    """Height and width, by the header alone."""
+    with _opened(file) as image:
+        return image.height, image.width
+
+
+def _image(file: Path, size: tuple[int, int] | None, grey: bool) -> np.ndarray:
+    with _opened(file) as image:
+        if image.mode[0] in "IF":
+            raise ValueError(f"of mode {image.mode}: more than 8 bits a channel")
+        # Palettes may hold transparency that goes only by way of RGBA.
+        flat = image.convert("RGBA") if image.mode in ("P", "PA") else image
+        flat = flat.convert("L" if grey else "RGB")
+        if size is not None:
+            flat = flat.resize(size[::-1], Image.Resampling.BILINEAR)
+        pixels = np.asarray(flat)
+    return pixels[None] if grey else np.moveaxis(pixels, -1, 0)
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Image.Image]:
+    """The image; one error for all that PIL throws, where each format has its own."""
     try:
         with Image.open(file) as image:
-            if image.mode[0] in "IF":
-                raise ValueError(f"of mode {image.mode}: more than 8 bits a channel")
-            # Palettes may hold transparency that goes only by way of RGBA.
-            image = image.convert("RGBA") if image.mode in ("P", "PA") else image
-            image = image.convert("L" if grey else "RGB")
-            if size is not None:
-                image = image.resize(size[::-1], Image.Resampling.BILINEAR)
-            pixels = np.asarray(image)
-    # All that PIL throws at broken files; each format has its own.
+            yield image
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise ValueError(
             f"{file} cannot be read as an image of 8 bits a channel ({error}). Remove or replace "
             f"it."
         ) from error
-    return pixels[None] if grey else np.moveaxis(pixels, -1, 0)
