@@ -47,6 +47,14 @@ def test_hold_out_takes_the_last_rows_and_copies_nothing():
     assert train.data_ptr() == splits.train.data_ptr()
 
 
+@pytest.mark.parametrize(
+    ("rows", "fraction", "held"), [(2, 0.1, 1), (4, 0.1, 1), (4, 0.99, 3), (40, 0.1, 4)]
+)
+def test_of_few_data_one_is_held_out_and_one_kept(rows, fraction, held):
+    train, validation = data.Splits(torch.arange(rows)).hold_out(fraction)
+    assert (len(train), len(validation)) == (rows - held, held)
+
+
 def write_idx(raw, images=5):
     """Write the four files of a small data set in the format of MNIST; pixels count up."""
     raw.mkdir(parents=True, exist_ok=True)

@@ -61,6 +61,14 @@ def test_of_many_rows_some_from_all_over_are_judged_and_no_others_read(kind):
     assert described.text.endswith("; 1 of them constant (judged by 10 of 1,000 rows)")
 
 
+@pytest.mark.parametrize(
+    ("count", "words"), [(1, "; only 1 row, too few"), (9, "; only 9 rows, too few"), (10, "")]
+)
+def test_data_turned_on_their_side_are_met_by_their_few_rows(count, words):
+    text = data.describe(torch.randn(count, 3000)).text
+    assert (words in text, "only" in text) == (True, count < 10)
+
+
 def test_misuse_is_answered_in_words():
     for x, words in ((torch.zeros(0, 2), "got N = 0"), (torch.tensor([torch.nan]), "finite")):
         with pytest.raises(ValueError, match=words):

@@ -260,7 +260,10 @@ MISUSES = {
     "DataLoader without batches": (
         lambda: data.loader(DataLoader(Labelled(), batch_size=None)), ValueError, "batch_size=None"
     ),
-    "fraction too small": (lambda: data.digits().hold_out(1e-9), ValueError, "got 1e-09 of 1437"),
+    "nothing held out": (lambda: data.digits().hold_out(0.0), ValueError, "got 0.0 of 1437"),
+    "nothing to hold out": (
+        lambda: data.Splits(torch.zeros(1, 2)).hold_out(0.1), ValueError, "2 data to split; got 1,"
+    ),
     "fraction too large": (lambda: data.digits().hold_out(1.0), ValueError, "got 1.0 of 1437"),
     "negative fraction": (lambda: data.digits().hold_out(-0.1), ValueError, "got -0.1"),
 }  # fmt: skip

@@ -16,6 +16,9 @@ from bayesvae.data.loaders import loader
 from bayesvae.data.mapped import Mapped
 
 
+_FEW = 10
+
+
 class Description(NamedTuple):
     """The kind of data that was seen, in words and numbers.
 
@@ -52,8 +55,8 @@ def describe(x: Tensor | Mapped | np.ndarray, limit: int = 2**26) -> Description
 
     Example:
         >>> describe(torch.eye(3)).text
-        '3 columns of 0 and 1: binary'
-        >>> describe(torch.tensor([[0.5, -1], [0.5, 3]])).text
+        '3 columns of 0 and 1: binary; only 3 rows, too few to learn from'
+        >>> describe(torch.tensor([[0.5, -1], [0.5, 3]]).repeat(9, 1)).text
         '2 columns of real numbers from -1 to 3; 1 of them constant'
     """
     if limit < 1:
@@ -69,6 +72,7 @@ def describe(x: Tensor | Mapped | np.ndarray, limit: int = 2**26) -> Description
         kind = "grey"
     text = f"{_event(x.shape[1:])} {_values(kind, low, high, inside)}"
     text += f"; {constant:,} of them constant" if constant else ""
+    text += f"; only {_rows(len(x))}, too few to learn from" if len(x) < _FEW else ""
     text += f" (judged by {len(seen):,} of {len(x):,} rows)" if len(seen) < len(x) else ""
     return Description(kind, low, high, inside, constant, text)
 
@@ -99,6 +103,10 @@ def _values(kind: str, low: float, high: float, inside: float) -> str:
         meaning = ": counts or levels" if low >= 0 else ""
         return f"of whole numbers from {int(low):,} to {int(high):,}{meaning}"
     return f"of real numbers from {low:.4g} to {high:.4g}"
+
+
+def _rows(count: int) -> str:
+    return f"{count} row{'s' if count > 1 else ''}"
 
 
 def _percent(share: float) -> str:

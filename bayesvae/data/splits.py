@@ -42,23 +42,30 @@ class Splits(NamedTuple):
         last sixth, 10,000 images).
 
         Args:
-            fraction: Share of the N training data to hold out, rounded to V whole data.
+            fraction: Share of the N training data to hold out, rounded to V whole data, one at
+                least and N - 1 at most.
 
         Returns:
             Views of shape ``(N - V, *event)`` for training and ``(V, *event)`` for validation.
 
         Raises:
-            ValueError: If one of the two would be empty.
+            ValueError: If `fraction` is no share, or there are fewer than two data.
 
         Example:
             >>> from bayesvae import data
             >>> [len(part) for part in data.digits().hold_out(0.1)]
             [1293, 144]
         """
-        held, total = round(fraction * len(self.train)), len(self.train)
-        if not 0 < held < total:
+        total = len(self.train)
+        if not 0 < fraction < 1:
             raise ValueError(
-                f"hold_out needs a fraction that leaves data on both sides; got {fraction} of "
-                f"{total} data. Try 0.1."
+                f"hold_out needs a fraction between 0 and 1; got {fraction} of {total} data. Try "
+                f"0.1."
             )
+        if total < 2:
+            raise ValueError(
+                f"hold_out needs at least 2 data to split; got {total}, of which none can be held "
+                f"out. Read more data, or train without validation."
+            )
+        held = min(max(round(fraction * total), 1), total - 1)
         return self.train[:-held], self.train[-held:]
