@@ -9,7 +9,6 @@ rows are permuted.
 from __future__ import annotations
 
 import copy
-import math
 import mmap
 from collections.abc import Sequence
 
@@ -59,8 +58,12 @@ class Mapped:
             )
         if array.ndim < 1:
             raise ValueError("Mapped needs rows (N, *event); got a single number.")
-        if divide is not None and not 0 < divide < math.inf:
-            raise ValueError(f"divide needs a positive number; got {divide}. Use None for 1.")
+        kind = torch.finfo(torch.get_default_dtype())
+        if divide is not None and not kind.tiny <= divide <= kind.max:
+            raise ValueError(
+                f"divide needs a positive number that {kind.dtype} holds; got {divide}. Use None "
+                f"for 1."
+            )
         self._array, self._divide, self._map = array, divide, map_of(array)
         self._rows: range | np.ndarray = range(len(array))
         if rows is not None:
@@ -123,9 +126,10 @@ class Mapped:
         with np.errstate(over="ignore"):
             values = np.asarray(self._array[rows], dtype=wide, order="C")
         x = torch.from_numpy(values).to(self.dtype)
-        if self._array.dtype.kind == "f":
+        x = x if self._divide is None else x.div_(self._divide)
+        if self._array.dtype.kind == "f" or (self._divide or 1) < 1:
             _check_finite(x, rows)
-        return x if self._divide is None else x.div_(self._divide)
+        return x
 
     def _advise(self, rows: np.ndarray) -> None:
         # Reading ahead is what makes a run of rows fast, and scattered small ones slow: the

@@ -7,6 +7,7 @@ that is the same everywhere. Data of more than `IN_MEMORY` bytes are left where 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from bayesvae.data.mapped import Mapped
 from bayesvae.data.splits import Splits
 
 IN_MEMORY = 2**30
+_LISTED = 8
 
 
 class Raw(NamedTuple):
@@ -172,12 +174,57 @@ def _checked(array: np.ndarray, where: str, names: tuple[str, ...]) -> np.ndarra
         bad = ~np.isfinite(array)
         if bad.any():
             row, *place = (int(i) for i in np.argwhere(bad)[0])
-            spot = f"column {names[place[0]]!r}" if names else f"place {tuple(place)}"
             raise ValueError(
                 f"{where} needs finite numbers; got {int(bad.sum())} that are NaN or infinite, "
-                f"the first in row {row}, {spot} (from 0). Drop their rows or impute them."
+                f"the first in row {row}, {_spot(place, names)} (from 0). Drop their rows or "
+                f"impute them."
             )
+    if array.dtype.itemsize > 2 and not _is_large(array):
+        _check_resolution(array, where, names)
     return array
+
+
+def _check_resolution(array: np.ndarray, where: str, names: tuple[str, ...]) -> None:
+    """Refuses entries whose rows differ by hardly more than the rounding of what is read."""
+    dtype = torch.get_default_dtype()
+    low, high = array.min(axis=0).astype(float), array.max(axis=0).astype(float)
+    largest, spread = np.maximum(abs(low), abs(high)), high - low
+    # What differs by float64's own rounding alone is constant.
+    narrow = (spread < 1e-4 * largest) & (spread > 1e-14 * largest)
+    for place in map(tuple, np.argwhere(narrow)):
+        exact = array[(slice(None), *place)].astype(float)
+        lost = torch.from_numpy(exact).to(dtype).double().numpy() - exact
+        if lost.std() > 0.05 * exact.std():
+            share = f"{spread[place] / largest[place]:.0e}"
+            raise ValueError(
+                f"{where} has numbers of size {largest[place]:.3g} that vary by {share} of it in "
+                f"{_spot(place, names)}, which {dtype} cannot hold. Subtract their mean first."
+            )
+
+
+def _spot(place: Iterable[int], names: tuple[str, ...]) -> str:
+    place = tuple(map(int, place))
+    return f"column {names[place[0]]!r}" if names else f"place {place}"
+
+
+def listed(words: Iterable[str], separator: str = ", ") -> str:
+    """Return words as a list of which many are left out and counted.
+
+    Args:
+        words: Any number of them.
+        separator: What stands between two.
+
+    Returns:
+        The first few; "none" if there are none.
+
+    Example:
+        >>> listed(map(str, range(60)))
+        '0, 1, 2, 3, 4, 5, 6, 7 and 52 more'
+    """
+    words = list(words)
+    left = len(words) - _LISTED
+    shown = separator.join(words[:_LISTED]) or "none"
+    return f"{shown} and {left} more" if left > 0 else shown
 
 
 def _images(array: np.ndarray) -> np.ndarray:
