@@ -72,6 +72,13 @@ SAME = {
     "words left out": ("x.csv", table(words=WORDS), {"columns": [0, 1]}),
     "by name": ("x.csv", table(header="a,b,c", words=WORDS), {"columns": ["a", "b"]}),
     "by number in words": ("x.csv", table(words=WORDS), {"columns": ["0", "-2"]}),
+    "comment": ("x.csv", "# made by me, 2024\n\n" + table(), {}),
+    "comment, header": ("x.csv", "# made by me, 2024\n" + table(header="a,b"), {}),
+    "comments, numpy's header": ("x.csv", "# made by me\n#\n" + table(",", "# a,b"), {}),
+    "delimiter at the end": ("x.csv", table(header="a,b").replace("\n", ",\n"), {}),
+    "delimiters at the end": ("x.csv", table(",").replace("\n", ",,\n"), {}),
+    "true and false": ("x.csv", table(header="a,b").replace("0.0,1.0", "False,TRUE"), {}),
+    "one of two by number": ("x.csv", table(header="a,b,a", words=WORDS), {"columns": [0, 1]}),
     "years for names": ("x.csv", table(header="kind,1990", words=None), {}),
 }  # fmt: skip
 
@@ -120,6 +127,7 @@ LABELLED = {
     "csv": ("x.csv", table(words=WORDS), {"labels": 2}),
     "csv, last": ("x.csv", table(words=KINDS), {"labels": -1}),
     "csv, by name": ("x.csv", table(header="a,b,kind", words=KINDS * 1.0), {"labels": "kind"}),
+    "csv, comment": ("x.csv", "# by me\n" + table(words=WORDS), {"labels": 2}),
     "csv, of some": ("x.csv", table(words=WORDS), {"labels": 2, "columns": [0, 1, 2]}),
 }
 
@@ -133,6 +141,18 @@ def test_labels_stay_with_their_rows_and_out_of_the_data(name, tmp_path):
         assert labels.dtype == torch.int64
         assert labels.tolist() == (x[:, 0] / 2 % 3).tolist()
     assert splits.label_names == (("ape", "bee", "cat") if "ape" in str(content) else ())
+
+
+@pytest.mark.parametrize(("top", "names"), [("# a,b\n", ("a", "b")), ("# by me, 2024, a\n", ())])
+def test_a_comment_is_a_header_only_if_it_has_a_name_for_every_column(top, names, tmp_path):
+    assert data.read(saved(tmp_path, "x.csv", top + table())).names == names
+
+
+def test_true_and_false_are_words_where_they_are_classes(tmp_path):
+    path = saved(tmp_path, "x.csv", table(words=KINDS > 0))
+    splits = data.read(path, labels=2, test=0)
+    assert splits.label_names == ("False", "True")
+    assert splits.train_labels.tolist() == (KINDS > 0).tolist()
 
 
 def test_columns_keep_their_names_in_the_order_asked_for(tmp_path):
@@ -281,7 +301,15 @@ REFUSED = {
     "other options": ("x.npy", ROWS, {"columns": [1]}, "columns says nothing .* takes none"),
     "options of images": ("x.csv", "", {"grey": True}, "grey says .* takes columns, labels"),
     "share": ("x.npy", ROWS, {"test": 1.0}, r"share of the rows in \[0, 1\); got 1.0"),
-    "scale": ("x.npy", ROWS, {"divide": -1}, "divide needs a positive number; got -1"),
+    "scale": ("x.npy", ROWS, {"divide": -1}, "divide needs a positive number .*; got -1"),
+    "many arrays": (
+        "x.npz", {f"a{i}": ROWS for i in range(60)}, {}, r"a7 float64 \(10, 2\) and 52 more. Ch"
+    ),
+    "sparse": ("x.pt", torch.eye(3).to_sparse(), {}, "dense numbers; got a sparse .*to_dense"),
+    "sparse beside dense": (
+        "x.pt", {"x": torch.eye(3).to_sparse(), "z": torch.eye(3)}, {}, "a sparse tensor, 'x'"
+    ),
+    "meta": ("x.pt", torch.empty(3, 2, device="meta"), {}, "got a meta .* no numbers"),
     "empty table": ("x.csv", " \n", {}, "is empty"),
     "header alone": ("x.csv", "a,b\n", {}, "no numbers below its header"),
     "no columns": ("x.csv", table(), {"columns": []}, "no numbers .* in the columns chosen"),
@@ -293,7 +321,13 @@ REFUSED = {
     "one word": ("x.csv", "1,2\n3,oops\n", {}, "got 'oops' in line 2, column '1'. Leave"),
     "missing": ("x.csv", "a,b\n1,2\n3,\n", {}, "got '' in line 3, column 'b'. Fill it in"),
     "missing at first": ("x.csv", "1,NA\n3,4\n", {}, "got 'NA' in line 1, column '1'. Fill"),
-    "infinite cell": ("x.csv", "1,2\n3,inf\n", {}, "got 'inf' in line 2"),
+    "infinite cell": ("x.csv", "1,2\n3,inf\n", {}, "finite numbers; got 'inf' in line 2.*Remove"),
+    "infinite first": ("x.csv", "-inf,2\n3,4\n", {}, "finite numbers; got '-inf' in line 1"),
+    "line below comments": ("x.csv", "# a\n\n#b\n1,2\n3,x\n", {}, "got 'x' in line 5"),
+    "comments alone": ("x.csv", "# a\n# b", {}, "is empty"),
+    "more at the end": ("x.csv", "1,2,\n3,4,\n5,6,7\n", {}, "3 cells in line 3 and 2"),
+    "same name": ("x.csv", table(header="a,a"), {}, "two columns called 'a'. .*number"),
+    "same column": ("x.csv", table(header="a,b"), {"columns": ["b", 1]}, "once; got 'b' twice"),
     "missing class": ("x.csv", "1,a\n2,\n", {"labels": 1}, "in every line; got '' in line 2"),
     "decimal commas": ("x.csv", "1,5;2\n2,5;3\n", {}, "got '1,5' in line 1.*with a point"),
     "no such column": (

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import lzma
 import pickle
+import warnings
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from bayesvae.data.raw import Raw
+from bayesvae.data.raw import Raw, listed
 
 DATA = ("x", "data", "images")
 LABELS = ("labels", "label", "y", "targets", "target")
@@ -91,21 +92,26 @@ def read_pt(path: Path, array: str | None = None, labels: str | None = None) -> 
     """Return the tensor of a file of `torch.save`, or those of a dict or tuple in it.
 
     Raises:
-        ValueError: If the file is not whole or holds anything but tensors, or the choice is not
-            clear.
+        ValueError: If the file is not whole or holds anything but dense tensors, or the choice is
+            not clear.
     """
     try:
-        # Files of the old format cannot be mapped.
-        saved = torch.load(
-            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-        )
+        # Torch warns of kinds of tensors that are refused below in words.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            # Files of the old format cannot be mapped.
+            saved = torch.load(
+                path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+            )
     except BROKEN as error:
         raise _broken(path, "torch.save", error) from error
     named = dict(enumerate(saved)) if isinstance(saved, tuple | list) else saved
     named = {path.name: named} if isinstance(named, Tensor) else named
-    arrays = {}
-    if isinstance(named, dict):
-        arrays = {str(k): _array(v) for k, v in named.items() if _is_plain(v)}
+    named = named if isinstance(named, dict) else {}
+    tensors = {str(k): v for k, v in named.items() if isinstance(v, Tensor)}
+    arrays = {name: _array(tensor) for name, tensor in tensors.items() if not _kind(tensor)}
+    if array not in arrays:
+        _check_dense(tensors, path)
     if not arrays:
         raise ValueError(
             f"{path} needs a tensor, or a dict or tuple of tensors; got {type(saved).__name__}. "
@@ -220,8 +226,26 @@ def _headers(path: Path) -> dict[str, Header]:
     return headers
 
 
-def _is_plain(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.layout == torch.strided and not value.is_quantized
+def _check_dense(tensors: Mapping[str, Tensor], path: Path) -> None:
+    remedies = {
+        "sparse": "Save x.to_dense().",
+        "quantised": "Save x.dequantize().",
+        "meta": "It has a shape but no numbers: save the data themselves.",
+    }
+    for name, tensor in tensors.items():
+        if kind := _kind(tensor):
+            raise ValueError(
+                f"{path} needs dense numbers; got a {kind} tensor, {name!r}. {remedies[kind]}"
+            )
+
+
+def _kind(tensor: Tensor) -> str:
+    """What keeps a tensor from being an array of numbers; nothing of most."""
+    if tensor.is_meta:
+        return "meta"
+    if tensor.is_quantized:
+        return "quantised"
+    return "" if tensor.layout == torch.strided else "sparse"
 
 
 def _array(x: Tensor) -> np.ndarray:
@@ -242,8 +266,8 @@ def _twin(name: str) -> str:
 
 
 def _listed(headers: dict[str, Header]) -> str:
-    words = [f"{name} {header.dtype} {header.shape}" for name, header in headers.items()]
-    return "; ".join(words) or "none"
+    words = (f"{name} {header.dtype} {header.shape}" for name, header in headers.items())
+    return listed(words, "; ")
 
 
 def _broken(path: Path, writer: str, error: Exception) -> ValueError:

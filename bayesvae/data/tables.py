@@ -1,4 +1,9 @@
-"""Tables of numbers from text: delimiter and header are found, cells that are no numbers named."""
+"""Tables of numbers from text: delimiter and header are found, cells that are no numbers named.
+
+Left out are comments at the top, marked by ``#``, but for a header that is written as one, as
+numpy does it; and the empty cells that a delimiter at the end of every line makes. True and False
+are 1 and 0.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +12,16 @@ import itertools
 import math
 import re
 from array import array
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
 import numpy as np
 
-from bayesvae.data.raw import Raw, classes
+from bayesvae.data.raw import Raw, classes, listed
 
+_TRUTH = {"true": 1.0, "false": 0.0}
 MISSING = ("", "?", "-", "na", "n/a", "nan", "null", "none", ".")
 
 Column = str | int
@@ -45,12 +52,13 @@ def read_table(
 
 
 class _Layout(NamedTuple):
-    """The columns of a table: their titles, those of data, and that of classes."""
+    """The columns of a table: titles, data, classes, and how many empty ones are at its end."""
 
     where: str
     titles: list[str]
     chosen: list[int]
     label: int | None
+    spare: int
 
 
 def _table(
@@ -62,8 +70,10 @@ def _table(
     head = list(itertools.islice(records, 2))
     if not head:
         raise ValueError(f"{where} is empty; a table needs lines of numbers.")
-    first, named = head[0].cells, _is_header(*(record.cells for record in head))
-    layout = _layout(first, named, where, columns, labels)
+    spare = min(_trailing(record.cells) for record in head)
+    first = head[0].cells[: len(head[0].cells) - spare]
+    named = _is_header(*(record.cells for record in head))
+    layout = _layout(first, named, where, columns, labels)._replace(spare=spare)
     values, numbers, words = array("d"), array("q"), {}
     for record in itertools.chain(head[named:], records):
         values.extend(_numbers(record, layout))
@@ -91,24 +101,52 @@ def _layout(
     wanted = range(width) if columns is None else columns
     chosen = [_position(column, names, width, where) for column in wanted]
     titles = names or [str(i) for i in range(width)]
-    return _Layout(where, titles, [i for i in chosen if i != label], label)
+    chosen = [i for i in chosen if i != label]
+    if twice := _twice(chosen):
+        raise ValueError(f"{where}: columns= needs each once; got {titles[twice[0]]!r} twice.")
+    if twice := _twice(titles[i] for i in chosen):
+        raise ValueError(
+            f"{where} has two columns called {twice[0]!r}. Rename one, or choose by number, from "
+            f"0, with columns=..."
+        )
+    return _Layout(where, titles, chosen, label, 0)
+
+
+def _twice(values: Iterable[Column]) -> list[Column]:
+    return [value for value, count in Counter(values).items() if count > 1]
 
 
 def _records(file: TextIO) -> Iterator[Record]:
-    first = next((line for line in file if line.strip()), "")
+    """The lines that hold cells; of comments at the top the last, if it is a header."""
+    comment, above, line = "", -1, "#"
+    while line.startswith("#") or line.isspace():
+        comment = comment if line.isspace() else line.removeprefix("#")
+        above, line = above + 1, file.readline()
     # Quoted names may hold what delimits others; a decimal comma goes with other delimiters.
-    bare = re.sub(r'"[^"]*"', "", first)
+    bare = re.sub(r'"[^"]*"', "", line)
     delimiter = next((mark for mark in "\t;," if mark in bare), " ")
-    file.seek(0)
-    # Numpy marks its header line as a comment.
-    lines = (line.removeprefix("#") if i == 0 else line for i, line in enumerate(file))
-    if delimiter == " ":
-        lines = (line.strip() for line in lines)
+    records = _parsed(itertools.chain([line], file), delimiter, above)
+    first = list(itertools.islice(records, 1))
+    for header, (_, below) in zip(_parsed([comment], delimiter, above - 1), first, strict=False):
+        alike = len(header.cells) == len(below) and any(map(_is_number, below))
+        if alike and _is_header(header.cells, below):
+            yield header
+    yield from first
+    yield from records
+
+
+def _parsed(lines: Iterable[str], delimiter: str, above: int) -> Iterator[Record]:
+    lines = (line.strip() for line in lines) if delimiter == " " else lines
     reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
     for row in reader:
         cells = [cell.strip() for cell in row]
         if any(cells):
-            yield Record(reader.line_num, cells)
+            yield Record(above + reader.line_num, cells)
+
+
+def _trailing(cells: list[str]) -> int:
+    """How many cells at the end are empty."""
+    return len(list(itertools.takewhile(lambda cell: not cell, reversed(cells))))
 
 
 def _is_header(first: list[str], second: Sequence[str] = ()) -> bool:
@@ -120,11 +158,16 @@ def _is_header(first: list[str], second: Sequence[str] = ()) -> bool:
     )
 
 
-def _is_number(cell: str) -> bool:
+def _number(cell: str) -> float:
+    """NaN for what is none."""
     try:
-        return math.isfinite(float(cell))
+        return float(cell)
     except ValueError:
-        return False
+        return _TRUTH.get(cell.lower(), math.nan)
+
+
+def _is_number(cell: str) -> bool:
+    return not math.isnan(_number(cell))
 
 
 def _position(column: Column, names: list[str], width: int, where: str) -> int:
@@ -134,15 +177,15 @@ def _position(column: Column, names: list[str], width: int, where: str) -> int:
         number = int(column)
         if -width <= number < width:
             return number % width
-    known = ", ".join(names) if names else "no names"
+    known = listed(names) if names else "no names"
     raise ValueError(
         f"{where} has no single column {column!r}; it has columns 0 to {width - 1}: {known}."
     )
 
 
 def _numbers(record: Record, layout: _Layout) -> list[float]:
-    where, titles, chosen, _ = layout
-    if len(record.cells) != len(titles):
+    where, titles, chosen, _, spare = layout
+    if len(record.cells) != len(titles) + spare or any(record.cells[len(titles) :]):
         raise ValueError(
             f"{where} has {len(record.cells)} cells in line {record.line} and {len(titles)} in "
             f"its first. Give every line as many."
@@ -150,22 +193,27 @@ def _numbers(record: Record, layout: _Layout) -> list[float]:
     try:
         numbers = [float(record.cells[i]) for i in chosen]
     except ValueError:
-        numbers = [math.nan]
+        numbers = [_number(record.cells[i]) for i in chosen]
     if all(map(math.isfinite, numbers)):
         return numbers
-    bad = next(i for i in chosen if not _is_number(record.cells[i]))
-    cell, missing = record.cells[bad], record.cells[bad].lower() in MISSING
-    remedy = (
-        f"Leave the column out with columns=..., or say labels={titles[bad]!r} if it holds classes"
-    )
-    if missing:
-        remedy = "Fill it in, remove the line, or leave the column out with columns=..."
-    elif _is_number(cell.replace(",", ".")):
-        remedy = "Write decimals with a point"
+    bad = next(i for i, number in zip(chosen, numbers, strict=True) if not math.isfinite(number))
+    cell, title = record.cells[bad], titles[bad]
+    kind = "finite numbers" if _is_number(cell) else "numbers"
     raise ValueError(
-        f"{where} needs numbers; got {cell!r} in line {record.line}, column {titles[bad]!r}. "
-        f"{remedy}."
+        f"{where} needs {kind}; got {cell!r} in line {record.line}, column {title!r}. "
+        f"{_remedy(cell, title)}."
     )
+
+
+def _remedy(cell: str, title: str) -> str:
+    """What to do about a cell that is no number."""
+    if cell.lower() in MISSING:
+        return "Fill it in, remove the line, or leave the column out with columns=..."
+    if _is_number(cell):
+        return "Remove the line, or leave the column out with columns=..."
+    if _is_number(cell.replace(",", ".")):
+        return "Write decimals with a point"
+    return f"Leave the column out with columns=..., or say labels={title!r} if it holds classes"
 
 
 def _word(record: Record, layout: _Layout) -> str:
@@ -179,4 +227,9 @@ def _word(record: Record, layout: _Layout) -> str:
 
 
 def _classes(words: list[str]) -> np.ndarray:
-    return np.array([float(word) for word in words] if all(map(_is_number, words)) else words)
+    """As numbers if all of them are, but true and false as words."""
+    try:
+        numbers = np.array([float(word) for word in words])
+    except ValueError:
+        return np.array(words)
+    return numbers if np.isfinite(numbers).all() else np.array(words)
