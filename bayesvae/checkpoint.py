@@ -3,6 +3,7 @@
 A reader sees the old file or the new one and never half of either; loading runs no code.
 """
 
+import io
 import json
 import os
 import warnings
@@ -38,7 +39,10 @@ def save_state(path: Path | str, state: Mapping[str, Tensor]) -> None:
         path: the file.
         state: tensors by name.
     """
-    write_aside(path, lambda aside: torch.save(dict(state), aside))
+    # Through memory: equal states make equal files, and a full disk is an OSError.
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    write_aside(path, lambda aside: aside.write_bytes(buffer.getvalue()))
 
 
 def load_state(path: Path | str) -> dict[str, Tensor]:
@@ -63,7 +67,9 @@ def load_state(path: Path | str) -> dict[str, Tensor]:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged bytes can break the reader anywhere
         raise ValueError(f"{path} is not a readable checkpoint; it may be cut short.") from error
-    tensors = isinstance(state, dict) and all(isinstance(v, Tensor) for v in state.values())
+    tensors = isinstance(state, dict) and all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+    )
     if not tensors:
         raise ValueError(f"A checkpoint holds tensors by name; {path} holds something else.")
     return state

@@ -12,6 +12,7 @@ from jsonargparse.typing import (
 
 from bayesvae.cli.help import Parser
 from bayesvae.cli.parts import PARTS
+from bayesvae.cli.trust import OptionsFile
 
 Share = restricted_number_type("Share", float, [(">=", 0), ("<", 1)])
 Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**63)])
@@ -55,7 +56,7 @@ def fit_parser() -> Parser:
 
 
 def _config_argument(parser: Parser) -> None:
-    parser.add_argument("--config", action="config", metavar="FILE", help="options as YAML")
+    parser.add_argument("--config", action=OptionsFile, metavar="FILE", help="options as YAML")
     for action in parser._actions:
         if action.dest == "print_config":
             action.help, action.metavar = "print all options as YAML, and stop", ""
@@ -187,7 +188,13 @@ def _training_arguments(parser: Parser) -> None:
 
 def _run_arguments(parser: Parser) -> None:
     add = parser.add_argument_group("run").add_argument
-    add("--particles", type=PositiveInt, default=500, metavar="N", help="draws for log p(x)")
+    add(
+        "--particles",
+        type=PositiveInt,
+        default=500,
+        metavar="N",
+        help="draws for each figure",
+    )
     add(
         "--evaluate",
         type=PositiveInt,
@@ -258,7 +265,7 @@ def evaluate_parser() -> Parser:
     add = parser.add_argument
     add("--split", choices=("unseen", "train"), default="unseen", help="which of the run's data")
     add("--limit", type=PositiveInt | None, metavar="N", help="only the first N data")
-    add("--particles", type=PositiveInt, default=1000, metavar="N", help="draws for each datum")
+    add("--particles", type=PositiveInt, default=500, metavar="N", help="draws for each datum")
     add(
         "--out",
         type=str | None,

@@ -12,7 +12,7 @@ from jsonargparse import Namespace
 from torch import Tensor
 
 from bayesvae import guides, likelihoods, networks, pairs
-from bayesvae.cli.source import Facts
+from bayesvae.cli.facts import Facts
 from bayesvae.dependence import rows_of
 from bayesvae.families import Family
 from bayesvae.pair import Pair

@@ -9,8 +9,16 @@ from torch import Tensor
 from bayesvae import checkpoint, plots
 from bayesvae.cli import pictures, runs
 from bayesvae.cli.build import serves_unseen
-from bayesvae.cli.output import device_of, named, remarks, show, unused, write_csv
-from bayesvae.cli.source import Labelled, Prepared, others, prepare
+from bayesvae.cli.output import (
+    device_of,
+    named,
+    remarks,
+    require_writable,
+    show,
+    unused,
+    write_csv,
+)
+from bayesvae.cli.source import Labelled, Prepared, others, prepare, refuse_reading
 from bayesvae.evidence import Estimate, elbo_per_datum, log_evidence, mean_and_error
 from bayesvae.gaps import compare
 from bayesvae.report import Comparison
@@ -20,6 +28,7 @@ def run_compare(options: Namespace) -> None:
     """Compares amortized with per-datapoint inference on a run, and adds to its folder."""
     run = _opened(options)
     unused(run.folder / "gaps.csv", options.overwrite)
+    require_writable(run.folder / "figures")
     if options.data is not None:
         run.config.data = options.data
     own = _own(run, options)
@@ -33,16 +42,18 @@ def run_compare(options: Namespace) -> None:
         progress=not options.quiet,
     )
     print(comparison)
-    comparison.to_csv(run.folder / "gaps.csv")
     text = f"{comparison}\n"
     checkpoint.write_aside(run.folder / "gaps.txt", lambda aside: aside.write_text(text))
     plots.save(comparison.figure(), run.folder / "figures" / "gaps.png")
     runs.write_summary(run.folder, _gap_figures(comparison))
+    comparison.to_csv(run.folder / "gaps.csv")
     print(f"\nAdded gaps.txt, gaps.csv and figures/gaps.png to {run.folder}")
 
 
 def run_evaluate(options: Namespace) -> None:
     """Writes the ELBO and log p(x) of every datum, and prints their means."""
+    if options.data is not None and options.split == "train":
+        raise ValueError("--split train is the run's own data; got --data too. Leave one out.")
     run = _opened(options)
     name = options.split if options.data is None else Path(options.data).stem
     out = Path(options.out or run.folder / "evaluations" / f"{name}.csv")
@@ -116,6 +127,7 @@ def _data(run: runs.Run, options: Namespace, train: bool) -> Labelled:
             data.
     """
     if options.data is None:
+        refuse_reading(options, "no --data")
         own = _own(run, options)
         found = own.seen if train else own.test
     else:

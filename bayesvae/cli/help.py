@@ -18,11 +18,13 @@ class Parser(ArgumentParser):
 
     Attributes:
         named: a user's classes on the command line, by part; they are shown among the others.
+        trust: whether files of options may name classes of others.
     """
 
     def __init__(self, **named: Any) -> None:
-        super().__init__(**{"exit_on_error": False, **named})
+        super().__init__(**{"exit_on_error": False, "allow_abbrev": False, **named})
         self.named: Mapping[str, type] = {}
+        self.trust = False
 
     def format_help(self, *_: Any, **__: Any) -> str:
         """The help as text."""

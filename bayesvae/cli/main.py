@@ -2,13 +2,12 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from itertools import pairwise
-from pathlib import Path
 from typing import NamedTuple
 
 from jsonargparse import Namespace
 
-from bayesvae.cli import arguments, runs
+from bayesvae import __version__
+from bayesvae.cli import arguments
 from bayesvae.cli.examine import run_compare, run_evaluate, run_sample
 from bayesvae.cli.help import Parser
 from bayesvae.cli.listing import run_list
@@ -64,14 +63,17 @@ def main(words: Sequence[str] | None = None) -> int:
         The exit code: 0, 2 for bad input, 130 if interrupted.
     """
     words = list(sys.argv[1:] if words is None else words)
+    if words[:1] == ["--version"]:
+        print(f"bayesvae {__version__}")
+        return 0
     if not words or words[0] in ("-h", "--help"):
         rows = (f"  {name:10}{command.what}" for name, command in COMMANDS.items())
         print(_USAGE.format("\n".join(rows)))
         return 0
     try:
         _run(*words)
-    except KeyboardInterrupt:
-        print("bayesvae: interrupted; what was saved so far is in the run folder", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"bayesvae: interrupted; {str(stop) or 'nothing was lost'}", file=sys.stderr)
         return 130
     except KINDS as mistake:
         print(f"bayesvae: {one_line(mistake, words[0])}", file=sys.stderr)
@@ -85,15 +87,5 @@ def _run(name: str, *words: str) -> None:
     parser = COMMANDS[name].parser()
     parser.prog = f"bayesvae {name}"
     full, parser.named = with_full_names(words)
-    trust = "--trust" in words
-    for path in _configs(words):
-        if path.is_file():
-            runs.refuse_foreign(path, trust)
+    parser.trust = "--trust" in words
     COMMANDS[name].run(parser.parse_args(full))
-
-
-def _configs(words: Sequence[str]) -> list[Path]:
-    """The files that ``--config`` names."""
-    apart = [value for option, value in pairwise(words) if option == "--config"]
-    joined = [w.partition("=")[2] for w in words if w.startswith("--config=")]
-    return [Path(value) for value in (*apart, *joined)]

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -47,17 +48,32 @@ def device_of(name: str) -> torch.device:
 
 
 def unused(path: Path, overwrite: bool) -> Path:
-    """A path that results may be written to.
+    """A path that results may be written to; an empty folder counts as none.
 
     Raises:
         ValueError: if something is there and may not be replaced.
+        OSError: if nothing can be written there.
     """
-    if path.exists() and not overwrite:
+    taken = any(path.iterdir()) if path.is_dir() else path.exists()
+    if taken and not overwrite:
         raise ValueError(
             f"Results are not overwritten; {path} is there already. Choose another --out, or add "
             "--overwrite."
         )
+    require_writable(path)
     return path
+
+
+def require_writable(path: Path) -> None:
+    """Tries whether something can be written at a path, and leaves nothing there.
+
+    Raises:
+        OSError: if not.
+    """
+    ancestors = (path, *path.absolute().parents)
+    folder = next(each for each in ancestors if each.is_dir())
+    with tempfile.TemporaryFile(dir=folder):
+        pass
 
 
 def write_csv(path: Path, columns: Mapping[str, Tensor]) -> None:

@@ -71,8 +71,15 @@ PARTS = {
     ),
 }
 _INNER = {"prior.family": families}
-_OWN = ("bayesvae.", "torch.nn.", "torch.distributions.")
-"""Where a run's classes may come from without being trusted: importing these does nothing else."""
+_OWN = re.compile(
+    r"bayesvae\.(priors|likelihoods|families|guides|networks|pairs(\.linear)?)\.[A-Z]\w*"
+    r"|torch\.nn\.(modules\.\w+\.)?[A-Z]\w*"
+)
+
+
+def is_own(path: str) -> bool:
+    """Whether an import path is that of a part of this package, or of a network of torch's."""
+    return _OWN.fullmatch(path) is not None
 
 
 def classes(home: ModuleType, base: type = object) -> dict[str, type]:
@@ -85,11 +92,6 @@ def classes(home: ModuleType, base: type = object) -> dict[str, type]:
         and issubclass(value, base)
         and not inspect.isabstract(value)
     }
-
-
-def is_foreign(path: str) -> bool:
-    """Whether an import path leads outside this package and torch's networks."""
-    return not path.startswith(_OWN)
 
 
 class Words(NamedTuple):
@@ -133,7 +135,7 @@ def with_full_names(words: Sequence[str]) -> Words:
 def _full_name(key: str, name: str, named: dict[str, type]) -> str:
     known = PARTS[key].classes if key in PARTS else classes(_INNER[key])
     if "." in name:
-        if is_foreign(name):
+        if not is_own(name):
             named[key] = imported(name, f"--{key}", PARTS[key].base if key in PARTS else object)
         return name
     if name not in known:

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from bayesvae import checkpoint, generate, plots
-from bayesvae.cli.source import Facts, Labelled
+from bayesvae.cli.facts import Facts
+from bayesvae.cli.source import Labelled
 from bayesvae.fit import Epoch
 from bayesvae.pair import Pair
 
@@ -164,8 +165,11 @@ SHOWS: Mapping[str, Callable[[Look], None]] = {
 def possible(look: Look) -> list[str]:
     """What can be shown of this pair: paths and spaces need vectors of latents, and data.
 
-    Curves of more than 40 columns nobody could read.
+    Nothing of data that are neither images nor columns; and curves of more than 40 columns nobody
+    could read.
     """
+    if not plots.drawable(look.facts.event):
+        return []
     if look.data is None:
         return ["draws"]
     shapes = [z.shape[1:] for z in generate.codes(look.pair, look.data.first(2)).values()]

@@ -7,13 +7,13 @@ that it used; ``compare`` adds ``gaps.txt``, ``gaps.csv`` and ``figures/gaps.png
 """
 
 import importlib.metadata
-import json
 import math
+import os
 import platform
-import re
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,15 +24,17 @@ from jsonargparse import Namespace
 from bayesvae import __version__, checkpoint
 from bayesvae.cli.arguments import fit_parser
 from bayesvae.cli.build import build
-from bayesvae.cli.parts import PARTS, is_foreign, look_here
-from bayesvae.cli.source import Facts
+from bayesvae.cli.facts import Facts, read_facts, read_object
+from bayesvae.cli.output import require_writable
+from bayesvae.cli.parts import look_here
+from bayesvae.cli.trust import has_foreign, refuse_foreign
 from bayesvae.pair import Pair
 
-_IMPORT_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
-_MARKS = ("last.pt", "best.pt", "summary.json")
-_FILES = (*_MARKS, "config.yaml", "data.json", "metrics.csv", "gaps.txt", "gaps.csv")
-_FOLDERS = ("code", "evaluations", "samples")
-_PICTURES = ("samples", "reconstructions", "training_curve", "gaps", "latent_space", "columns")
+_MARKS = ("config.yaml", "data.json")
+"""What makes a folder a run."""
+_FILES = (*_MARKS, "last.pt", "best.pt", "summary.json", "metrics.csv", "gaps.txt", "gaps.csv")
+_FOLDERS = ("code", "evaluations", "samples", "figures")
+_REPLACED = ".replaced"
 
 
 class Run(NamedTuple):
@@ -51,27 +53,72 @@ class Run(NamedTuple):
     pair: Pair
 
 
-def claim(folder: str, overwrite: bool) -> Path:
-    """A folder to write a run into; what an earlier run wrote there is removed.
+@contextmanager
+def claimed(folder: str, overwrite: bool) -> Iterator[Path]:
+    """A folder to write a run into, for as long as it is written.
+
+    An earlier run is set aside and comes back if the new one ends before its first checkpoint;
+    files that no run made are left alone.
 
     Raises:
-        ValueError: if there is a run already and it may not be replaced, or a file of that name.
+        ValueError: if there is a run already and it may not be replaced, or something else.
         OSError: if it cannot be written to.
     """
-    path = Path(folder)
-    if path.exists() and not path.is_dir():
-        raise ValueError(f"--out needs a folder; {path} is a file. Choose another name.")
-    if not overwrite and any((path / mark).exists() for mark in _MARKS):
-        raise ValueError(
-            f"--out needs a folder without a run; {path} holds one. Choose another name or add "
-            "--overwrite."
-        )
+    path = _claimable(folder, overwrite)
+    existed = path.exists()
     path.mkdir(parents=True, exist_ok=True)
-    for stale in (*_FILES, *(f"figures/{picture}.png" for picture in _PICTURES)):
-        (path / stale).unlink(missing_ok=True)
-    for stale in _FOLDERS:
-        shutil.rmtree(path / stale, ignore_errors=True)
+    _move(path, path / _REPLACED)
+    try:
+        yield path
+    finally:
+        _settle(path)
+        if not existed and not any(path.iterdir()):
+            path.rmdir()
+
+
+def _settle(path: Path) -> None:
+    """Drops the earlier run if the new one has a checkpoint, else brings it back."""
+    replaced = path / _REPLACED
+    if not (path / "best.pt").exists():
+        _remove(path)
+        _move(replaced, path)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _claimable(folder: str, overwrite: bool) -> Path:
+    path = Path(folder)
+    if (path / _REPLACED).is_dir():  # left by a process that was killed
+        _settle(path)
+    if not folder or (path.exists() and not path.is_dir()):
+        raise ValueError(f"--out needs a folder; got {folder or 'none'}. Choose another name.")
+    if all((path / mark).exists() for mark in _MARKS):
+        if not overwrite:
+            raise ValueError(
+                f"--out needs a folder without a run; {path} holds one. Choose another name or "
+                "add --overwrite."
+            )
+    elif in_the_way := [n for n in (*_FILES, *_FOLDERS) if (path / n).exists()]:
+        raise ValueError(
+            f"--out needs a new folder, or that of a run; {path} is none and holds "
+            f"{', '.join(in_the_way)}. Choose another name."
+        )
+    require_writable(path)
     return path
+
+
+def _move(source: Path, target: Path) -> None:
+    """Moves what a run is made of."""
+    for name in (*_FILES, *_FOLDERS):
+        if (source / name).exists():
+            target.mkdir(exist_ok=True)
+            os.replace(source / name, target / name)
+
+
+def _remove(folder: Path) -> None:
+    for name in _FILES:
+        (folder / name).unlink(missing_ok=True)
+    for name in _FOLDERS:
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def write(run: Path, config: Namespace, facts: Facts) -> None:
@@ -80,7 +127,7 @@ def write(run: Path, config: Namespace, facts: Facts) -> None:
     text = fit_parser().dump(written)
     checkpoint.write_aside(run / "config.yaml", lambda aside: aside.write_text(text))
     checkpoint.save_json(run / "data.json", facts._asdict())
-    if any(True for _ in _foreign(yaml.safe_load(text))):
+    if has_foreign(yaml.safe_load(text)):
         _keep_code(run / "code")
 
 
@@ -89,56 +136,11 @@ def _keep_code(folder: Path) -> None:
     here, installed = Path.cwd(), Path(sys.prefix)
     for name, module in list(sys.modules.items()):
         file = Path(getattr(module, "__file__", None) or "/")
-        mine = here in file.parents and installed not in file.parents
-        if mine and file.suffix == ".py" and is_foreign(f"{name}.") and name != "__main__":
+        mine = here in file.parents and installed not in file.parents and file.suffix == ".py"
+        if mine and name.split(".")[0] not in ("bayesvae", "__main__"):
             copy = folder / file.relative_to(here)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, copy)
-
-
-def _foreign(content: Any) -> Iterator[str]:
-    """Import paths in a configuration's parts that lead outside the package and torch."""
-    if isinstance(content, dict):
-        for key, value in content.items():
-            if key in PARTS or key in ("class_path", "init_args") or isinstance(value, dict):
-                yield from _paths(value)
-
-
-def _paths(content: Any) -> Iterator[str]:
-    if isinstance(content, dict | list):
-        for value in content.values() if isinstance(content, dict) else content:
-            yield from _paths(value)
-    elif isinstance(content, str) and _IMPORT_PATH.fullmatch(content) and is_foreign(content):
-        yield content
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The options in a YAML file.
-
-    Raises:
-        ValueError: if it is no YAML, or holds no options.
-    """
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not readable YAML. Repair or remove it.") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} needs options as `name: value`; it holds none. Repair it.")
-    return content
-
-
-def refuse_foreign(path: Path, trust: bool) -> None:
-    """Refuses a YAML file that names classes of others, unless it is trusted.
-
-    Raises:
-        ValueError: if it does; importing a class runs code.
-    """
-    foreign = sorted(set(_foreign(read_yaml(path))))
-    if foreign and not trust:
-        raise ValueError(
-            f"{path} names {', '.join(foreign)}, and importing it runs its code. Add --trust if "
-            "you trust it."
-        )
 
 
 def read_config(run: Path, trust: bool = False) -> Namespace:
@@ -151,7 +153,7 @@ def read_config(run: Path, trust: bool = False) -> Namespace:
 
     Raises:
         FileNotFoundError: if the folder holds no run.
-        ValueError: if the configuration names such classes without being trusted, or is no YAML.
+        ValueError: if the configuration needs trust and has none, or is not sound.
     """
     path = run / "config.yaml"
     if not path.is_file():
@@ -180,22 +182,10 @@ def read(options: Namespace, device: torch.device) -> Run:
     folder = Path(options.run)
     config = read_config(folder, options.trust)
     read_summary(folder)
-    facts = _facts(folder / "data.json")
+    facts = read_facts(folder / "data.json")
     pair = build(config, facts)
     _load(pair, folder / "best.pt", facts)
     return Run(folder, config, facts, pair.to(device))
-
-
-def _facts(path: Path) -> Facts:
-    content = _read_json(path)
-    missing = sorted(set(Facts._fields) - set(content))
-    if missing:
-        raise ValueError(
-            f"{path} lacks {', '.join(missing)}. Put back the file that `bayesvae fit` wrote."
-        )
-    known = {key: content[key] for key in Facts._fields}
-    lists = {key: tuple(known[key]) for key in ("event", "names", "label_names")}
-    return Facts(**(known | lists))
 
 
 def _load(pair: Pair, path: Path, facts: Facts) -> None:
@@ -215,16 +205,10 @@ def _load(pair: Pair, path: Path, facts: Facts) -> None:
         ) from error
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text()) if path.is_file() else {}
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not readable JSON ({error}). Repair or remove it.") from error
-
-
 def read_summary(run: Path) -> dict[str, Any]:
     """Reads ``summary.json``; empty if it is not there."""
-    return _read_json(run / "summary.json")
+    path = run / "summary.json"
+    return read_object(path) if path.exists() else {}
 
 
 def versions() -> dict[str, str]:

@@ -4,7 +4,6 @@ The kind of the data (bits, grey levels, whole or real numbers) is told from the
 settles what was left open, and is said aloud.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -15,9 +14,10 @@ from jsonargparse import Namespace
 from torch import Tensor
 
 from bayesvae import data
+from bayesvae.cli.facts import Facts
 from bayesvae.cli.settle import settle
 
-IN_MEMORY = 10_000
+ROWS = 10_000
 """At most so many rows of a file that stays on disk are read for evaluation."""
 
 
@@ -66,59 +66,6 @@ DATA_SETS: Mapping[str, DataSet] = {
     "ppca": DataSet(_made(data.ppca), "made: linear-Gaussian latents"),
     "shapes": DataSet(_made(data.shapes), "made: drawn shapes with known factors"),
 }
-
-
-class Facts(NamedTuple):
-    """What a pair and its pictures depend on; kept in ``data.json``, so that no data are needed.
-
-    Attributes:
-        source: a data set's name, or an absolute path.
-        event: shape of one datum.
-        size: N, the number of training data.
-        low: least value, as the pair sees them.
-        high: greatest value.
-        levels: C, if they are levels 0 ... C - 1.
-        loc: what was subtracted from each entry to standardise it, None if nothing was.
-        scale: what it was divided by then.
-        names: names of the columns.
-        label_names: names of the classes.
-    """
-
-    source: str
-    event: tuple[int, ...]
-    size: int
-    low: float
-    high: float
-    levels: int
-    loc: list[float] | None
-    scale: list[float] | None
-    names: tuple[str, ...]
-    label_names: tuple[str, ...]
-
-    def stand_in(self) -> Tensor:
-        """As many rows as there were data, over the same range; they share one row of memory."""
-        row = torch.full(self.event, self.low).flatten()
-        row[-1] = self.high
-        return row.reshape(1, *self.event).expand(self.size, *self.event)
-
-    @property
-    def log_units(self) -> float:
-        """What to add to log-densities of standardised data for those in the data's own units."""
-        return -sum(math.log(scale) for scale in self.scale or ())
-
-    def standardised(self, x: Tensor) -> Tensor:
-        """Data ``(B, *event)`` with what training subtracted and divided by."""
-        if self.loc is None:
-            return x
-        loc, scale = torch.tensor(self.loc).to(x), torch.tensor(self.scale).to(x)
-        return (x - loc.reshape(self.event)) / scale.reshape(self.event)
-
-    def restored(self, x: Tensor) -> Tensor:
-        """Standardised data in their own units again."""
-        if self.loc is None:
-            return x
-        loc, scale = torch.tensor(self.loc).to(x), torch.tensor(self.scale).to(x)
-        return x * scale.reshape(self.event) + loc.reshape(self.event)
 
 
 class Labelled(NamedTuple):
@@ -217,6 +164,7 @@ def others(
         OSError: if they cannot be read.
     """
     if options.data in DATA_SETS:
+        refuse_reading(options, f"the data set {options.data}")
         splits = DATA_SETS[options.data].read(options.data_root)
         x, labels = splits.test, splits.test_labels
     else:
@@ -229,7 +177,7 @@ def others(
             f"--data needs data of the run's shape {facts.event}; {options.data} has "
             f"{tuple(x.shape[1:])}. Choose --columns or --image-size, or other data."
         )
-    found = in_memory(x, options.get("limit") or IN_MEMORY)
+    found = in_memory(x, options.get("limit") or ROWS)
     part = "" if len(found) == len(x) else f", the first {len(found):,} of them (--limit for more)"
     say(f"{options.data}: {len(x):,} data{part}; {data.describe(x).text}")
     return Labelled(as_evaluated(found, config, facts, 3), _first(labels, len(found)))
@@ -250,7 +198,7 @@ def as_evaluated(x: Tensor, config: Namespace, facts: Facts, offset: int) -> Ten
     return data.static_binarisation(x, config.seed + offset)
 
 
-def in_memory(x: Tensor | data.Mapped, limit: int = IN_MEMORY) -> Tensor:
+def in_memory(x: Tensor | data.Mapped, limit: int = ROWS) -> Tensor:
     """Data, or the first of those that stay on disk."""
     return x if isinstance(x, Tensor) else x[:limit].read()
 
@@ -277,8 +225,23 @@ def _served(
     return train, transform
 
 
+_READING = ("array", "columns", "labels", "image_size", "grey", "divide")
+"""Options that say how a file is read."""
+
+
+def refuse_reading(options: Namespace, of: str) -> None:
+    """Refuses options that say how a file is read where none is.
+
+    Raises:
+        ValueError: if there are any.
+    """
+    if given := [f"--{name.replace('_', '-')}" for name in _READING if options[name]]:
+        raise ValueError(f"{', '.join(given)} tells how to read a file; got {of}. Leave it out.")
+
+
 def _splits(config: Namespace) -> data.Splits:
     if config.data in DATA_SETS:
+        refuse_reading(config, f"the data set {config.data}")
         return DATA_SETS[config.data].read(config.data_root)
     path = _path(config.data)
     config.data = str(path.resolve())

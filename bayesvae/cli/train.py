@@ -25,9 +25,8 @@ from bayesvae.pair import Pair, on_device_of
 
 def run_fit(config: Namespace) -> None:
     """Trains what the configuration describes and writes its run folder."""
-    device = device_of(config.device)
+    device, say = device_of(config.device), remarks(config.quiet)
     torch.manual_seed(config.seed)
-    say = remarks(config.quiet)
     prepared = prepare(config, say)
     pair = build(config, prepared.facts, prepared.seen.x).to(device)
     batches = prepared.loader(config.batch_size)
@@ -36,23 +35,39 @@ def run_fit(config: Namespace) -> None:
         say(f"  and --epochs {config.epochs}, {config.epochs * len(batches):,} steps")
     x, index = on_device_of(pair, *next(iter(batches)))
     check_pair(pair, (x, index), objectives.elbo)
-    amortized = serves_unseen(pair, x, index, prepared.facts.size)
-    run = runs.claim(config.out, config.overwrite)
-    runs.write(run, config, prepared.facts)
-    start = time.perf_counter()
-    try:
-        history = _train(pair, batches, config, prepared.validation if amortized else None, run)
-    except KeyboardInterrupt:
-        runs.write_summary(run, _facts(config, start) | {"interrupted": True})
-        raise
-    facts = _facts(config, start) | {"best_epoch": history.best.epoch}
-    pair.load_state_dict(history.best_state)
-    _draw(pair, prepared, amortized, history, run)
-    figures = _evaluate(pair, prepared, amortized, config)
-    runs.write_summary(run, figures | facts)
-    print(f"Trained in {facts['seconds']:.1f} s; best epoch {history.best.epoch}. Nats per datum:")
+    if not serves_unseen(pair, x, index, prepared.facts.size):
+        prepared = prepared._replace(validation=None, test=None)
+    with runs.claimed(config.out, config.overwrite) as run:
+        runs.write(run, config, prepared.facts)
+        figures = _made(pair, prepared, batches, config, run)
+    print(f"Trained in {figures['seconds']:.1f} s; best epoch {figures['best_epoch']}.", end=" ")
+    print("Nats per datum:")
     show(figures)
     print(f"Run folder: {run}")
+
+
+def _made(
+    pair: Pair, prepared: Prepared, batches: Loader, config: Namespace, run: Path
+) -> dict[str, Any]:
+    """Fills the run folder; returns what its summary says.
+
+    Raises:
+        KeyboardInterrupt: with words, if there was a checkpoint already.
+    """
+    start = time.perf_counter()
+    try:
+        history = _train(pair, batches, config, prepared.validation, run)
+        record = _record(config, start) | {"best_epoch": history.best.epoch}
+        pair.load_state_dict(history.best_state)
+        record |= _evaluate(pair, prepared, config)
+        runs.write_summary(run, record)
+        _draw(pair, prepared, history, run)
+    except KeyboardInterrupt:
+        if not (run / "best.pt").exists():
+            raise
+        runs.write_summary(run, _record(config, start) | {"interrupted": True})
+        raise KeyboardInterrupt(f"{run} holds what training had reached") from None
+    return record
 
 
 def default_epochs(batches: int) -> int:
@@ -66,7 +81,7 @@ def default_epochs(batches: int) -> int:
     return max(math.ceil(enough / batches), min(few, many // batches), 1)
 
 
-def _facts(config: Namespace, start: float) -> dict[str, Any]:
+def _record(config: Namespace, start: float) -> dict[str, Any]:
     seconds = round(time.perf_counter() - start, 2)
     return {"seconds": seconds, "seed": config.seed, "versions": runs.versions()}
 
@@ -92,30 +107,28 @@ def _train(pair: Pair, batches: Loader, config: Namespace, validation: Any, run:
     )
 
 
-def _draw(pair: Pair, prepared: Prepared, amortized: bool, history: History, run: Path) -> None:
+def _draw(pair: Pair, prepared: Prepared, history: History, run: Path) -> None:
     """The pictures of a run; a guide with a row a datum knows only its training data."""
     figures = run / "figures"
     pictures.training(history.epochs, figures)
-    shown = prepared.test if amortized and prepared.test is not None else prepared.seen
-    look = pictures.Look(pair, prepared.facts, shown, figures)
+    look = pictures.Look(pair, prepared.facts, prepared.test or prepared.seen, figures)
     for name in pictures.possible(look):
         if name in ("draws", "reconstructions", "latent"):
             pictures.SHOWS[name](look)
 
 
-def _evaluate(
-    pair: Pair, prepared: Prepared, amortized: bool, config: Namespace
-) -> dict[str, Any]:
+def _evaluate(pair: Pair, prepared: Prepared, config: Namespace) -> dict[str, Any]:
+    """The figures of the summary, those that ``bayesvae evaluate`` repeats to the last digit."""
     options = {"progress": not config.quiet}
-    parts = {"train": prepared.seen, "test": prepared.test if amortized else None}
     figures: dict[str, Any] = {}
-    for name, part in parts.items():
+    for name, part in (("train", prepared.seen), ("test", prepared.test)):
         if part is None:
             continue
         x = part.first(config.evaluate)
-        figures |= named(f"{name}_elbo", elbo_per_datum(pair, x, **options).mean())
-        figures["evaluated_data"] = len(x[0])
+        torch.manual_seed(config.seed)
+        elbo = elbo_per_datum(pair, x, config.particles, **options)
+        figures |= named(f"{name}_elbo", elbo.mean()) | {"evaluated_data": len(x[0])}
         if name == "test":
             evidence = log_evidence(pair, x, config.particles, **options)
             figures |= named("test_log_evidence", evidence.mean())
-    return figures | {"evidence_particles": config.particles}
+    return figures | {"particles": config.particles}
