@@ -56,7 +56,7 @@ SCALES = {"infinite": np.inf, "not a number": np.nan, "beyond": 1e39, "next to n
 def test_a_scale_that_leaves_zeros_or_infinities_is_refused(divide, tmp_path):
     torch.set_default_dtype(torch.float32)
     path = stored(tmp_path, ROWS)
-    with pytest.raises(ValueError, match="positive number that float32 holds; got":
+    with pytest.raises(ValueError, match="positive number that float32 holds; got"):
         data.read(path, divide=divide)
 
 

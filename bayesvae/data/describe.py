@@ -15,7 +15,6 @@ from torch import Tensor
 from bayesvae.data.loaders import loader
 from bayesvae.data.mapped import Mapped
 
-
 _FEW = 10
 
 
