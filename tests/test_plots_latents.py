@@ -167,14 +167,17 @@ def test_what_the_grid_does_not_hold_is_said_below_the_panel():
     assert posterior_figure({"encoder": GUIDE}).axes[0].get_xlabel() == "z1"
 
 
-def test_on_a_grid_that_cuts_both_off_equal_densities_do_not_diverge():
+def test_a_grid_that_cuts_the_posterior_off_gives_no_divergence():
     cut = posterior_figure({"encoder": POSTERIOR}, first=torch.linspace(0, 6, 81))
-    assert texts(cut.axes[0]) == ["0.00"]
+    assert texts(cut.axes[0]) == ["?"]
+    assert "or ? where" in cut.legends[0].get_title().get_text()
 
 
-def test_a_grid_too_coarse_for_a_narrow_guide_is_said():
+def test_a_grid_too_coarse_for_a_narrow_guide_is_said_instead_of_its_divergence():
     narrow = MultivariateNormal(torch.zeros(2), 1e-4 * torch.eye(2))
-    assert "too coarse for encoder" in posterior_figure({"encoder": narrow}).axes[0].get_xlabel()
+    axes = posterior_figure({"encoder": narrow, "wide": POSTERIOR}).axes[0]
+    assert "too coarse for encoder" in axes.get_xlabel()
+    assert texts(axes) == ["?", "0.00"]
 
 
 def test_the_guide_and_its_familys_optimum_have_the_colours_of_their_gaps():

@@ -60,7 +60,8 @@ def posteriors(
 
     Lines hold 50 % and 90 % of an approximation; its number is KL(q || p(z | x)) in nats, what its
     bound lacks to log p(x) for this very datum. Each panel shows the part of the grid that has the
-    mass. Below it stands what the grid does not hold or is too coarse for: such numbers are wrong.
+    mass. Below it stands what the grid does not hold or is too coarse for; of that there is no
+    number but a question mark.
 
     Args:
         first: coordinates of the first latent ``(C,)``, rising; a grid of 200 by 200 is good.
@@ -91,22 +92,20 @@ def posteriors(
     titles = names_of("titles", titles, len(joint), "datum ")
     log_posterior = joint - _log_sum(joint + grid.log_area)
     boxes = _windows(grid, [log_posterior, *guides.values()])
-    warnings = [
-        _warnings(grid, log_posterior[i], {name: q[i] for name, q in guides.items()})
-        for i in range(len(joint))
-    ]
+    each = [{name: q[i] for name, q in guides.items()} for i in range(len(joint))]
+    flaws = [_flaws(grid, log_posterior[i], each[i]) for i in range(len(joint))]
     # Room enough that panels are as wide as they can be: the layout is then exact.
-    height = min(WIDTH / min(len(joint), _ACROSS) - 0.45, 4) + 0.8 + 0.16 * max(map(len, warnings))
+    height = min(WIDTH / min(len(joint), _ACROSS) - 0.45, 4) + 0.8 + 0.16 * max(map(len, flaws))
     panels = multiples(len(joint), _ACROSS, height, above=0.65)
     for i, axes in enumerate(panels):
-        _panel(axes, grid, log_posterior[i], [q[i] for q in guides.values()])
+        _panel(axes, grid, log_posterior[i], each[i], flaws[i])
         axes.set_title(titles[i], loc="left", pad=20, fontsize=11)
         axes.set(xlim=boxes[i][0], ylim=boxes[i][1], aspect="equal")
         axes.locator_params(nbins=4)
         axes.set_ylabel("" if i % _ACROSS else "z2")
         lowest = i + _ACROSS >= len(joint)
-        axes.set_xlabel("\n".join([*["z1"][:lowest], *warnings[i]]), fontsize=9)
-    _legend(panels[0].figure, list(guides))
+        axes.set_xlabel("\n".join([*["z1"][:lowest], *flaws[i].values()]), fontsize=9)
+    _legend(panels[0].figure, list(guides), any(flaws))
     return panels[0].figure
 
 
@@ -166,40 +165,51 @@ def _span(grid: _Grid, log_density: np.ndarray) -> np.ndarray:
     return np.array(spans)
 
 
-def _panel(axes: Axes, grid: _Grid, log_p: np.ndarray, log_guides: Sequence[np.ndarray]) -> None:
+def _panel(
+    axes: Axes,
+    grid: _Grid,
+    log_p: np.ndarray,
+    log_guides: Mapping[str, np.ndarray],
+    flaws: Mapping[str | None, str],
+) -> None:
     """The posterior's regions, the guides' contours, and the divergences above them."""
     bounds = [*levels(np.exp(log_p), np.exp(log_p + grid.log_area), _MASSES), np.inf]
     shades = [f"{shade:.2f}" for shade in np.linspace(0.93, 0.5, len(bounds) - 1)]
     axes.contourf(grid.first, grid.second, np.exp(log_p), bounds, colors=shades)
-    for place, ((colour, dashes), log_q) in enumerate(zip(_LINES, log_guides, strict=False)):
+    for place, (name, log_q) in enumerate(log_guides.items()):
+        colour, dashes = _LINES[place]
         q, mass = np.exp(log_q), np.exp(log_q + grid.log_area)
         look = {"colors": colour, "linestyles": [dashes], "linewidths": 1.5}
         if rising := levels(q, mass):
             axes.contour(grid.first, grid.second, q, rising, **look)
         above = {"xytext": (42 * place, 5), "textcoords": "offset points", "color": colour}
-        divergence = number(_divergence(grid, log_q, log_p), ".2f")
+        known = not {None, name} & flaws.keys()
+        divergence = number(_divergence(grid, log_q, log_p), ".2f") if known else "?"
         axes.annotate(divergence, (0, 1), xycoords="axes fraction", **above)
 
 
-def _warnings(grid: _Grid, log_p: np.ndarray, log_guides: Mapping[str, np.ndarray]) -> list[str]:
-    """What a grid does not hold, or is too coarse for."""
+def _flaws(
+    grid: _Grid, log_p: np.ndarray, log_guides: Mapping[str, np.ndarray]
+) -> dict[str | None, str]:
+    """What a grid is too small or coarse for: guides by name, the posterior under None."""
     edge = np.ones_like(log_p, dtype=bool)
     edge[1:-1, 1:-1] = False
     cut = log_p[edge].max() > log_p.max() + np.log(0.05)
-    warnings = ["grid cuts p(z | x) off"] if cut else []
+    flaws: dict[str | None, str] = {None: "grid cuts p(z | x) off"} if cut else {}
     for name, log_q in log_guides.items():
         held = 100 * np.exp(log_q + grid.log_area).sum()
         if held < 99:
-            warnings += [f"grid holds {held:.0f} % of {name}"]
+            flaws[name] = f"grid holds {held:.0f} % of {name}"
         elif held > 101:
-            warnings += [f"grid too coarse for {name}"]
-    return warnings
+            flaws[name] = f"grid too coarse for {name}"
+    return flaws
 
 
-def _legend(figure: Figure, names: Sequence[str]) -> None:
+def _legend(figure: Figure, names: Sequence[str], flawed: bool) -> None:
     handles = [Patch(color="0.65", label="p(z | x)")]
     for name, (colour, dashes) in zip(names, _LINES, strict=False):
         handles += [Line2D([], [], color=colour, linestyle=dashes, label=name)]
     title = "lines hold 50 % and 90 % of q; numbers are KL(q || p(z | x)) in nats"
+    title += ", or ? where the grid is too small or coarse" if flawed else ""
     words = {"title": title, "title_fontsize": 9, "alignment": "left"}
     figure.legend(handles=handles, loc="outside upper left", ncols=5, **words)
