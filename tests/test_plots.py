@@ -140,6 +140,14 @@ def test_draws_outside_the_unit_interval_do_not_wash_out_the_means():
     assert {image.get_clim() for image in figure.axes[0].images} == {(0.0, 1.0)}
 
 
+def test_a_single_epoch_is_seen_and_is_the_only_tick():
+    axes = plots.training_curve([3], [-14.0], [-15.0])
+    assert axes.get_xticks().tolist() == [3]
+    for line in axes.lines[:2]:
+        assert line.get_marker() == "o"
+    assert axes.lines[2].get_fillstyle() == "none", "the best epoch would hide the point"
+
+
 def test_a_scale_other_than_zero_to_one_is_written_down():
     x = torch.tensor([-2.0, 3.0]).repeat(3, 8).unflatten(-1, (4, 4))
     assert names(plots.samples(x)) == ["mean\n−2 (black)\n3 (white)"]

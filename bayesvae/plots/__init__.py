@@ -6,7 +6,7 @@ display needed.
 
 from bayesvae.plots.curves import path_changes, training_curve
 from bayesvae.plots.decoded import decoded_grid, interpolations, traversals
-from bayesvae.plots.images import reconstructions, samples
+from bayesvae.plots.images import drawable, reconstructions, samples
 from bayesvae.plots.ladders import GapRow, gap_curves, gap_figure, gaps
 from bayesvae.plots.latents import latent_space
 from bayesvae.plots.posteriors import posteriors
@@ -18,6 +18,7 @@ __all__ = [
     "Values",
     "columns",
     "decoded_grid",
+    "drawable",
     "gap_curves",
     "gap_figure",
     "gaps",

@@ -63,11 +63,14 @@ def training_curve(
         axes.plot(epoch[seen], curve[seen], color=colour, marker=marker(seen.sum()), label=name)
     best = np.argmax(np.where(seen, curve, -np.inf))
     text = f"best: {curve[best]:.2f}, epoch {epoch[best]:.0f}".replace("-", "−")
-    axes.plot(epoch[best], curve[best], "D", color="black", label=text)
+    axes.plot(epoch[best], curve[best], "D", color="black", fillstyle="none", label=text)
     _limit(axes, np.stack(list(curves.values())))
     axes.set(xlabel="epoch", ylabel="ELBO (nats per datum)")
-    axes.set_xlim(epoch.min() - 1, epoch.max() + 1)
+    margin = 0.02 * np.ptp(epoch) + 0.5
+    axes.set_xlim(epoch.min() - margin, epoch.max() + margin)
     axes.xaxis.get_major_locator().set_params(integer=True)
+    if len(epoch) == 1:
+        axes.set_xticks(epoch)
     axes.legend(loc="best")
     return despined(axes)
 

@@ -1,5 +1,6 @@
 """Pictures of a decoder: the likelihood's mean over a plane, or along a path, of latents."""
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -7,6 +8,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from bayesvae.plots.images import events_of, range_of, range_words, tile
 from bayesvae.plots.style import (
@@ -20,8 +22,9 @@ from bayesvae.plots.style import (
     despined,
     fresh,
     names_of,
-    number,
+    shortened,
     tabled,
+    written,
 )
 
 _GAP = 0.35
@@ -64,8 +67,7 @@ def decoded_grid(means: Values, first: Values, second: Values) -> Figure:
     axes, scale = fresh(1.0), range_of(means)
     tile(axes, mosaic, scale, (-0.5, columns - 0.5, -0.5, rows - 0.5))
     for axis, line, name in zip((axes.xaxis, axes.yaxis), lines, ("z1", "z2"), strict=True):
-        some = np.arange(0, len(line), -(-len(line) // 10))
-        axis.set_ticks(some, [number(line[i]) for i in some])
+        axis.set_ticks(*_ticks(line))
         axis.set_label_text(name)
     between = {"colors": "white", "linewidths": 0.6}
     axes.vlines(np.arange(columns - 1) + 0.5, -0.5, rows - 0.5, **between)
@@ -121,6 +123,7 @@ def traversals(
     *,
     label: str = "value of the latent",
     dimensions: Sequence[str] = (),
+    note: str = "",
 ) -> Figure:
     """What each latent does: means decoded as it alone is varied, a row for each.
 
@@ -131,6 +134,7 @@ def traversals(
             changes nothing.
         label: what the values are.
         dimensions: names of a vector's entries; their numbers from 1 if none.
+        note: written small below, such as what the rows are sorted by.
 
     Returns:
         A figure of one axes.
@@ -152,9 +156,24 @@ def traversals(
             "are (d, steps, *event)."
         )
     names = names_of("names", names, len(means), "z")
+    draw = _images
     if means.ndim == 3:
-        return _curves(means, means[:, :0], along, label, names, dimensions)
-    return _images(means, means[:, :0], along, label, names)
+        draw = functools.partial(_curves, dimensions=dimensions)
+    figure = draw(means, means[:, :0], along, label, names)
+    if note:
+        width, height = figure.get_size_inches()
+        figure.set_size_inches(width, height + 0.25)
+        figure.supxlabel(note, x=0.01, ha="left", color=GREY, fontsize=9)
+    return figure
+
+
+def _ticks(line: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Where round values of a latent lie among the columns of the mosaic; of few, each its own."""
+    values = line
+    if len(line) > 5:
+        values = MaxNLocator(7, steps=[1, 2, 5, 10]).tick_values(line[0], line[-1])
+        values = values[(values >= line[0]) & (values <= line[-1])]
+    return np.interp(values, line, np.arange(len(line))), written(values)
 
 
 def _lines(means: np.ndarray, first: Values, second: Values) -> list[np.ndarray]:
@@ -190,7 +209,7 @@ def _images(
     for i, row in enumerate(np.concatenate([means, ends], axis=1)):
         for image, start in zip(row, places, strict=True):
             tile(axes, image, scale, (start + 0.03, start + 0.97, i + 0.97, i + 0.03))
-    words = [*map(number, along), *["datum"] * ends.shape[1]]
+    words = [*written(along), *["datum"] * ends.shape[1]]
     _headed(axes, [place + 0.5 for place in places], words, label)
     tabled(axes, {i + 0.5: name for i, name in enumerate(names)})
     scale_words = range_words(scale, ", ")
@@ -233,7 +252,7 @@ def _curves(
             f"Vectors must have at most {_MOST} entries to be drawn; got {columns}. Reshape what "
             "is a flattened image, x.unflatten(-1, (28, 28)), or choose entries."
         )
-    heads = names_of("dimensions", dimensions, columns, "")
+    heads = [shortened(name) for name in names_of("dimensions", dimensions, columns, "")]
     axes = fresh(1.6 + 0.5 * rows)
     handles = _cells(axes, means, ends, (along - along[0]) / (along[-1] - along[0]))
     axes.hlines(np.arange(rows + 1), 0, columns, color="0.85", linewidth=0.8)
@@ -241,7 +260,7 @@ def _curves(
     axes.set(xlim=(0, columns), ylim=(rows, 0))
     _headed(axes, np.arange(columns) + 0.5, heads, "" if len(dimensions) else "entry of x")
     tabled(axes, {i + 0.5: name for i, name in enumerate(names)})
-    title = f"in a cell, rightwards: {label}, {number(along[0])} to {number(along[-1])}; "
+    title = f"in a cell, rightwards: {label}, {' to '.join(written(along[[0, -1]]))}; "
     text = {"title": title + "upwards: the range below the column", "title_fontsize": 9}
     axes.figure.legend(
         handles=handles, loc="outside upper left", ncols=2, alignment="left", **text
@@ -264,6 +283,7 @@ def _cells(axes: Axes, means: np.ndarray, ends: np.ndarray, place: np.ndarray) -
         handles += axes.plot(across[[0, -1]], data, **_DATUM) if data.size else []
     for j, (bottom, top) in enumerate(zip(low, high, strict=True)):
         turned = {"rotation": 90} if columns > 14 else {}
-        words = f"{number(bottom)} …{' ' if turned else chr(10)}{number(top)}"
+        first, last = written([bottom, top], 3)
+        words = f"{first} …{' ' if turned else chr(10)}{last}" if first != last else first
         axes.text(j + 0.5, rows + 0.1, words, ha="center", va="top", fontsize=8, **turned)
     return handles

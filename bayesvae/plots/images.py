@@ -8,11 +8,39 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bayesvae.plots.style import STYLE, WIDTH, Values, arrays_of, despined, fresh, number, tabled
+from bayesvae.plots.style import (
+    GREY,
+    STYLE,
+    WIDTH,
+    Values,
+    arrays_of,
+    despined,
+    fresh,
+    rounded,
+    tabled,
+    written,
+)
 
 _LABEL = 1.3
 
 Range: TypeAlias = tuple[float, float]
+
+
+def drawable(event: Sequence[int]) -> bool:
+    """Whether ``samples`` and ``reconstructions`` can draw data of a shape.
+
+    Args:
+        event: the shape of one datum.
+
+    Returns:
+        True of images ``(H, W)``, ``(1, H, W)``, ``(3, H, W)`` and vectors ``(D,)``.
+
+    Example:
+        >>> drawable((3, 8, 8)), drawable((784,)), drawable((4, 8, 8)), drawable(())
+        (True, True, False, False)
+    """
+    image = len(event) in (1, 2) or (len(event) == 3 and event[0] in (1, 3))
+    return image and min(event) > 0
 
 
 @rc_context(STYLE)
@@ -22,7 +50,7 @@ def samples(
     """Blocks of a model's means and of the data drawn around them.
 
     Datum ``i`` has the same place in every block. Means and draws share a grey scale that clips:
-    0 to 1 if the means lie there, else the middle 99 % of all values, written at the left.
+    0 to 1 if the means lie there, else the middle 98 % of the means' values, written at the left.
     Vectors become heat-maps with a row for each datum, where ``columns`` shows a table better; one
     that is a flattened image is yours to reshape: ``x.unflatten(-1, (28, 28))``.
 
@@ -30,8 +58,9 @@ def samples(
         means: ``(n, H, W)``, ``(n, 1, H, W)``, ``(n, 3, H, W)`` in colour, or vectors ``(n, D)``.
         draws: of the same shape.
         columns: images in a row.
-        noise: also show ``draws - means``, 0 as mid-grey, black and white three root mean squares
-            away. For a Normal likelihood; a Bernoulli's draws say as much.
+        noise: also show ``draws - means``, 0 as mid-grey and at the contrast of the means, beside
+            which it is then as large as it looks. For a Normal likelihood: its means are smooth,
+            its noise has no structure. A Bernoulli's draws say as much.
 
     Returns:
         A figure of one axes, with the names of the blocks at the left.
@@ -50,15 +79,16 @@ def samples(
         if noise:
             raise ValueError("noise=True needs `draws`; got None. Pass draws, or noise=False.")
         (mean,) = events_of("n", means=means)
-        return _grid([("mean", mean, range_of(mean))], columns)
+        scale = range_of(mean, share=0.98)
+        return _grid([("mean", mean, scale)], columns, note=_clipping(scale, mean))
     mean, draw = events_of("n", means=means, draws=draws)
-    scale, rest = range_of(mean, draw), draw - mean
+    scale, rest = range_of(mean, share=0.98), draw - mean
+    note = _clipping(scale, draw)
     if not noise:
-        return _grid([("mean", mean, scale), ("draw", draw, scale)], columns)
-    deviation = np.sqrt(np.mean(rest**2)) or 1.0
-    noise_name = f"+ noise\nstd {number(deviation)}"
-    noisy = [(noise_name, rest, (-3 * deviation, 3 * deviation)), ("= draw", draw, scale)]
-    return _grid([("mean", mean, scale), *noisy], columns)
+        return _grid([("mean", mean, scale), ("draw", draw, scale)], columns, note=note)
+    half = (scale[1] - scale[0]) / 2
+    noisy = (f"+ noise\nstd {rounded(np.sqrt(np.mean(rest**2)))}", rest, (-half, half))
+    return _grid([("mean", mean, scale), noisy, ("= draw", draw, scale)], columns, note=note)
 
 
 @rc_context(STYLE)
@@ -109,18 +139,28 @@ def events_of(front: str, **named: Values) -> list[np.ndarray]:
     return [np.moveaxis(a, lead, -1) if shape[lead] == 3 else a.squeeze(lead) for a in arrays]
 
 
-def range_of(first: np.ndarray, *others: np.ndarray) -> Range:
-    """From 0 to 1 if the first array lies there, else the middle 99 % of all values."""
+def range_of(first: np.ndarray, *others: np.ndarray, share: float = 0.99) -> Range:
+    """From 0 to 1 if the first array lies there, else the middle share of all values."""
     if first.min() >= 0 and first.max() <= 1:
         return 0.0, 1.0
-    low, high = np.quantile(np.concatenate([a.ravel() for a in (first, *others)]), (0.005, 0.995))
+    values, tail = np.concatenate([a.ravel() for a in (first, *others)]), (1 - share) / 2
+    low, high = np.quantile(values, (tail, 1 - tail))
     return low, max(high, low + 1e-6)
+
+
+def _clipping(scale: Range, values: np.ndarray) -> str:
+    """What a grey scale is, if there are values beyond it."""
+    low, high = scale
+    if low <= values.min() and values.max() <= high:
+        return ""
+    what = "0 to 1" if scale == (0, 1) else "the middle 98 % of the means' values"
+    return f"from black to white: {what}; what lies beyond is clipped"
 
 
 def range_words(scale: Range, separator: str) -> str:
     """What is black and what white, unless that is 0 and 1."""
-    ends = zip(scale, ("black", "white"), strict=True)
-    words = separator.join(f"{number(end)} ({name})" for end, name in ends)
+    ends = zip(written(scale), ("black", "white"), strict=True)
+    words = separator.join(f"{end} ({name})" for end, name in ends)
     return "" if scale == (0, 1) else words
 
 
@@ -133,7 +173,9 @@ def tile(
     axes.imshow(shown, "gray", vmin=low, vmax=high, extent=box)
 
 
-def _grid(blocks: Sequence[tuple[str, np.ndarray, Range]], columns: int, group: int = 1) -> Figure:
+def _grid(
+    blocks: Sequence[tuple[str, np.ndarray, Range]], columns: int, group: int = 1, note: str = ""
+) -> Figure:
     """Named blocks of values on a scale, downwards, with space after each ``group`` of them."""
     if columns < 1:
         raise ValueError(f"`columns` must be at least 1; got {columns}. The default is 10.")
@@ -156,7 +198,9 @@ def _grid(blocks: Sequence[tuple[str, np.ndarray, Range]], columns: int, group: 
         entries = np.arange(first.shape[1])
         axes.set_xticks((entries + 0.5) / len(entries) * 0.94 + 0.03, entries + 1)
         axes.tick_params(axis="x", length=0)
-    axes.set_xlabel("entry (a row for each datum)" if vectors else "")
-    axes.figure.set_size_inches(_LABEL + columns * cell, top * cell * aspect + 0.4 * vectors)
+    below = [text for text in ("entry (a row for each datum)" * vectors, note) if text]
+    axes.set_xlabel("\n".join(below), color=GREY, fontsize=9)
+    height = top * cell * aspect + 0.2 * vectors + 0.2 * len(below)
+    axes.figure.set_size_inches(_LABEL + columns * cell, height)
     tabled(axes, ticks)
     return despined(axes, "left", "bottom").figure

@@ -19,6 +19,7 @@ BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", 
 DASHES = ("-", (0, (4, 2)), (0, (1, 1.5)), "-.")
 # Eight inches shown at 800 pixels leave 10 pt text 14 pixels high.
 WIDTH = 8.0
+_LONGEST = 20
 STYLE = {"legend.fontsize": 9, "legend.frameon": False, "legend.columnspacing": 1.2}
 
 
@@ -89,14 +90,42 @@ def names_of(name: str, given: Sequence[str] | None, count: int, default: str) -
     return words
 
 
-def number(value: float, form: str = ".2g") -> str:
+def shortened(name: str) -> str:
+    """The beginning and the end of a name that is long."""
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 8]}…{name[-7:]}"
+
+
+def number(value: float, form: str) -> str:
     """A number with a minus that is one."""
     return f"{value:{form}}".replace("-", "−")
 
 
+def rounded(value: float, digits: int = 2) -> str:
+    """A number of so many significant digits, without exponent unless it is far from 1."""
+    if value and not 1e-4 <= abs(value) < 1e6:
+        return number(value, f".{digits}g")
+    how = {"unique": False, "fractional": False, "trim": "-"}
+    return np.format_float_positional(value + 0.0, digits, **how).replace("-", "−")
+
+
+def written(values: Values, digits: int = 2) -> list[str]:
+    """Numbers of at least so many digits, each off by a fortieth of their least step at most."""
+    line = np.asarray(values, dtype=float)
+    step = np.diff(np.unique(line)).min(initial=np.inf)
+    # What should be 0, but for rounding, is.
+    line = np.where(abs(line) < 1e-6 * step, 0.0, line) if np.isfinite(step) else line
+    return [_written(value, digits, step / 40) for value in line]
+
+
+def _written(value: float, digits: int, tolerance: float) -> str:
+    words = [rounded(value, more) for more in range(digits, 7)]
+    good = (w for w in words if abs(float(w.replace("−", "-")) - value) <= tolerance)
+    return next(good, words[-1])
+
+
 def marker(points: int) -> str:
-    """Dots where there are few points, none on a long curve."""
-    return "." if points < 30 else ""
+    """Dots where there are few points, a larger one where there is one, none on a long curve."""
+    return "o" if points == 1 else "." if points < 30 else ""
 
 
 def fresh(height: float) -> Axes:

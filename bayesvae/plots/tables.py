@@ -17,6 +17,8 @@ from bayesvae.plots.style import (
     multiples,
     names_of,
     number,
+    rounded,
+    shortened,
 )
 
 _MOST = 12
@@ -53,7 +55,7 @@ def columns(data: Values, draws: Values, names: Sequence[str] = ()) -> Figure:
         raise ValueError(
             f"`draws` must have the data's {count} columns; got {draws.shape[1]}. Draw whole rows."
         )
-    names = names_of("names", names, count, "column ")
+    names = [shortened(name) for name in names_of("names", names, count, "column ")]
     return _plane(data, draws, names) if count == 2 else _histograms(data, draws, names)
 
 
@@ -62,7 +64,7 @@ def reconstructed_columns(originals: Values, means: Values, names: Sequence[str]
     """Reconstructions of a table against its data, column by column: on the line they agree.
 
     The number is the share of a column's variance that the reconstruction explains; below 0 it
-    does worse than the column's mean.
+    does worse than the column's mean, and of a constant column there is none.
 
     Args:
         originals: ``(N, D)``.
@@ -83,7 +85,7 @@ def reconstructed_columns(originals: Values, means: Values, names: Sequence[str]
     """
     named = {"originals": originals, "means": means}
     x, mean = arrays_of(named, "Pass finite tables (N, D).", dims=(2,)).values()
-    names = names_of("names", names, x.shape[1], "column ")
+    names = [shortened(name) for name in names_of("names", names, x.shape[1], "column ")]
     panels = multiples(min(len(names), _MOST), 4, 2.0, above=0.5)
     for j, axes in enumerate(panels):
         _agreement(axes, x[:, j], mean[:, j])
@@ -99,14 +101,28 @@ def _agreement(axes: Axes, x: np.ndarray, mean: np.ndarray) -> None:
     low, high = np.quantile(x, (0.002, 0.998))
     axes.scatter(x, mean, s=np.clip(4000 / len(x), 1, 8), color=BLUE, alpha=0.5, linewidths=0)
     axes.axline((low, low), slope=1, color=GREY, linewidth=0.8)
-    margin = 0.1 * (high - low) + 1e-9
-    ends = (low - margin, high + margin)
-    spread = ((x - x.mean()) ** 2).sum()
-    explained = 1 - ((x - mean) ** 2).sum() / spread if spread > 0 else np.nan
-    axes.set(xlim=ends, ylim=ends)
-    axes.set_title(number(explained, ".2f"), loc="left", fontsize=9, pad=2)
+    margin = 0.1 * (high - low) or _around(low)
+    axes.set(xlim=(low - margin, high + margin), ylim=(low - margin, high + margin))
     axes.locator_params(nbins=3)
+    if _constant(x):
+        text = "constant"
+        axes.set_xticks(x[:1], [rounded(x[0], 6)])
+        axes.set_yticks(x[:1], [rounded(x[0], 6)])
+    else:
+        explained = 1 - ((x - mean) ** 2).sum() / ((x - x.mean()) ** 2).sum()
+        text = number(explained, ".2f")
+    axes.set_title(text, loc="left", fontsize=9, pad=2)
     despined(axes)
+
+
+def _constant(x: np.ndarray) -> bool:
+    """Whether values are the same, but for their rounding."""
+    return bool(np.ptp(x) <= 1e-6 * abs(x).max())
+
+
+def _around(value: float) -> float:
+    """What is shown at either side of a constant."""
+    return max(0.5, 0.05 * abs(value))
 
 
 def _table(name: str, values: Values) -> np.ndarray:
@@ -161,6 +177,8 @@ def _histogram(axes: Axes, data: np.ndarray, draws: np.ndarray) -> None:
         axes.set_title(f"beyond: {', '.join(notes)}", fontsize=8, color=GREY, pad=2)
     axes.set_yticks([])
     axes.locator_params(axis="x", nbins=4, integer=whole)
+    if _constant(data):
+        axes.set_xticks(data[:1], [rounded(data[0], 6)])
     despined(axes, "left")
 
 
@@ -170,5 +188,5 @@ def _bins(data: np.ndarray) -> tuple[np.ndarray, bool]:
     if (data == data.round()).all() and high - low <= 30:
         return np.arange(low - 1.5, high + 2), True
     middle = np.quantile(data, (0.005, 0.995))
-    margin = 0.25 * np.ptp(middle) or 0.5
+    margin = _around(low) if _constant(data) else 0.25 * np.ptp(middle) or _around(low)
     return np.linspace(middle[0] - margin, middle[1] + margin, 41), False
