@@ -118,8 +118,9 @@ def traversals(look: Look) -> None:
         found.mean,
         found.values,
         names,
-        label="the latent, in standard deviations of the prior from its mean",
+        label="the latent, in the prior's standard deviations",
         dimensions=look.facts.names,
+        note="Rows are sorted by the variance, over the data, of the guide's mean.",
     )
     look.write("traversals", figure, **found._asdict())
 

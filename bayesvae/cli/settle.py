@@ -1,9 +1,9 @@
 """What the values of the data settle: the likelihood, binarisation, standardisation.
 
-bits            Bernoulli
-grey levels     Bernoulli on bits drawn afresh in each batch, or Normal
-whole numbers   Poisson for counts, Categorical for levels
-real numbers    Normal; columns are standardised, for their units differ
+Bits are Bernoulli; so are grey levels, on bits drawn afresh in each batch, unless most of them are
+neither black nor white, as in photographs, whose bits would be coin flips.  Those and real numbers
+are Normal; columns are standardised, for their units differ.  Whole numbers are Poisson for counts,
+Categorical for levels.
 """
 
 from collections.abc import Callable
@@ -19,6 +19,9 @@ _TAKES = {
     "real": ("Normal",),
 }
 """By kind of data, the package's likelihoods that take them; the first is the default."""
+
+_MOST = 0.6
+"""Share of grey levels strictly inside (0, 1) above which they are no drawing in black and white."""
 
 _ADVICE = {
     "binary": "choose --likelihood Bernoulli",
@@ -45,26 +48,28 @@ def settle(config: Namespace, splits: data.Splits, say: Callable[[str], None]) -
     say(f"{config.data}: {len(splits.train):,} + {unseen:,} data; {described.text}")
     _check_levels(config, kind)
     kind = kind if config.levels is None else "whole"
-    chosen = [] if config.get("pair") is not None else _likelihood(config, kind)
+    smooth = kind == "real" or (kind == "grey" and described.inside > _MOST)
+    default = "Normal" if smooth else _TAKES[kind][0]
+    chosen = [] if config.get("pair") is not None else _likelihood(config, default)
     ours = _name(config) if config.get("pair") is None else ""
     if config.binarise is None:
         config.binarise = "dynamic" if (kind, ours) == ("grey", "Bernoulli") else "none"
         chosen += [f"--binarise {config.binarise}"] if config.binarise != "none" else []
     if config.standardise is None:
-        config.standardise = kind == "real" and splits.train.ndim == 2 and ours in ("", "Normal")
+        config.standardise = smooth and splits.train.ndim == 2 and ours in ("", "Normal")
         chosen += ["--standardise true"] if config.standardise else []
     _check(config, kind, ours, described.text)
     if chosen:
-        other = [name for name in _TAKES[kind][1:] if name != ours][:2]
+        other = [name for name in _TAKES[kind] if name != ours][:2]
         instead = f" (or choose --likelihood {' or '.join(other)})" if other else ""
         say(f"  so {' '.join(chosen)}{instead}")
 
 
-def _likelihood(config: Namespace, kind: str) -> list[str]:
+def _likelihood(config: Namespace, default: str) -> list[str]:
     """The likelihood that was chosen, if it was open."""
     if config.likelihood is not None:
         return []
-    name = "Categorical" if config.levels is not None else _TAKES[kind][0]
+    name = "Categorical" if config.levels is not None else default
     config.likelihood = Namespace(class_path=f"bayesvae.likelihoods.{name}")
     return [f"--likelihood {name}"]
 
