@@ -2,8 +2,8 @@
 
 Bits are Bernoulli; so are grey levels, on bits drawn afresh in each batch, unless most of them are
 neither black nor white, as in photographs, whose bits would be coin flips.  Those and real numbers
-are Normal; columns are standardised, for their units differ.  Whole numbers are Poisson for counts,
-Categorical for levels.
+are Normal; columns are standardised, for their units differ.  Whole numbers are Poisson if they
+are counts, Categorical if they are levels.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ _TAKES = {
 """By kind of data, the package's likelihoods that take them; the first is the default."""
 
 _MOST = 0.6
-"""Share of grey levels strictly inside (0, 1) above which they are no drawing in black and white."""
+"""Share of grey levels strictly inside (0, 1) from which on they are no black and white drawing."""
 
 _ADVICE = {
     "binary": "choose --likelihood Bernoulli",
