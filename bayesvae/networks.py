@@ -27,6 +27,13 @@ def _check_event(x: Tensor, shape: tuple[int, ...], network: str) -> None:
         )
 
 
+def _check_widths(widths: Sequence[int], name: str, network: str) -> None:
+    if any(width < 1 for width in widths):
+        raise ValueError(
+            f"{network} needs {name} of at least 1; got {list(widths)}. Leave empty layers out."
+        )
+
+
 def _set_output_bias(layer: nn.Module, bias: Tensor | None) -> None:
     if bias is not None:
         with torch.no_grad():
@@ -63,7 +70,7 @@ class MLP(nn.Module):
         output_bias: where the last bias starts, ``(*outputs)``, such as `data_logits`.
 
     Raises:
-        ValueError: on a call with another event shape than ``inputs``.
+        ValueError: for a width below 1; on a call with another event shape than ``inputs``.
 
     Example:
         >>> decoder = MLP(2, (16,), (1, 8, 8))
@@ -80,6 +87,7 @@ class MLP(nn.Module):
         output_bias: Tensor | None = None,
     ) -> None:
         super().__init__()
+        _check_widths(hidden, "hidden widths", "MLP")
         self.inputs, self.outputs = _shape(inputs), _shape(outputs)
         widths = [prod(self.inputs), *hidden]
         layers: list[nn.Module] = []
@@ -114,7 +122,7 @@ class ConvEncoder(nn.Module):
         activation: makes the nonlinearity.
 
     Raises:
-        ValueError: on a call with another event shape than ``image``.
+        ValueError: for channels below 1; on a call with another event shape than ``image``.
 
     Example:
         >>> ConvEncoder((1, 8, 8), 10)(torch.zeros(4, 1, 8, 8)).shape
@@ -129,6 +137,7 @@ class ConvEncoder(nn.Module):
         activation: Callable[[], nn.Module] = nn.ReLU,
     ) -> None:
         super().__init__()
+        _check_widths(channels, "channels", "ConvEncoder")
         self.image, self.outputs = _shape(image), _shape(outputs)
         layers: list[nn.Module] = []
         for before, after in pairwise([self.image[0], *channels]):
@@ -155,7 +164,7 @@ class ConvDecoder(nn.Module):
         output_bias: added to the output, starts at this ``(C, H, W)``; zero if not given.
 
     Raises:
-        ValueError: on a call with another event shape than ``inputs``.
+        ValueError: for channels below 1; on a call with another event shape than ``inputs``.
 
     Example:
         >>> ConvDecoder(10, (1, 8, 8))(torch.zeros(6, 4, 10)).shape
@@ -171,6 +180,7 @@ class ConvDecoder(nn.Module):
         output_bias: Tensor | None = None,
     ) -> None:
         super().__init__()
+        _check_widths(channels, "channels", "ConvDecoder")
         self.inputs, self.image = _shape(inputs), _shape(image)
         sizes = _halved(self.image, len(channels))[::-1]
         self.smallest = ([*channels, self.image[0]][0], *sizes[0])
