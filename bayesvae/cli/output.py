@@ -12,6 +12,8 @@ from torch import Tensor
 
 from bayesvae import checkpoint
 
+_DEVICES = ("cpu", "cuda", "mps")
+
 
 def remarks(quiet: bool) -> Callable[[str], None]:
     """A function that prints a remark, or none if they are not wanted."""
@@ -34,16 +36,17 @@ def device_of(name: str) -> torch.device:
     """The device, tried out.
 
     Raises:
-        ValueError: if torch does not know it or this machine does not have it.
+        ValueError: if it is of another kind or this machine does not have it.
     """
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        there = device.type in _DEVICES and torch.zeros(1, device=device).item() == 0
+    except (RuntimeError, AssertionError):
+        there = False
+    if not there:
         raise ValueError(
-            f"--device needs one that this machine has; got {name}. {reason}"
-        ) from error
+            f"--device takes {', '.join(_DEVICES)} where they are there; got {name}. Use cpu."
+        )
     return device
 
 
