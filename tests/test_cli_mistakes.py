@@ -129,7 +129,7 @@ FIT = {
     "option in a config": (["--config", "wrong.yaml"], "speed"),
     "option": (["--speed", "9"], "--speed 9"),
     "option without value": (["--epochs"], "--epochs needs"),
-    "folder that is a file": (["--out", "file"], "file is a file"),
+    "folder that is a file": (["--out", "file"], "--out needs a folder; got file"),
     "folder below a file": (["--out", "file/run"], "file"),
     "folder that cannot be made": (["--out", "/proc/run"], "/proc/run"),
 }
@@ -213,7 +213,7 @@ DAMAGE = {
     "a cut summary": ("summary.json", cut, "summary.json is not readable JSON"),
     "cut facts": ("data.json", cut, "data.json is not readable JSON"),
     "facts that lack one": ("data.json", forget_size, "data.json lacks size"),
-    "no facts": ("data.json", os.remove, "data.json lacks"),
+    "no facts": ("data.json", os.remove, "data.json"),
     "no YAML": ("config.yaml", lambda path: path.write_text("a: ["), "config.yaml"),
     "no options": ("config.yaml", lambda path: path.write_text("3"), "config.yaml"),
 }

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from jsonargparse import Namespace
 
 from bayesvae import pairs
+from bayesvae.cli.mistakes import nearest
 from bayesvae.cli.parts import PARTS, classes, summary
 from bayesvae.cli.source import DATA_SETS
 
@@ -33,7 +34,8 @@ def run_list(options: Namespace) -> None:
     """
     kinds = ["data", *_KINDS, "pairs"]
     if options.what not in (None, *kinds):
-        raise ValueError(f"list takes one of {', '.join(kinds)}; got {options.what}.")
+        meant = nearest(options.what, kinds)
+        raise ValueError(f"list takes one of {', '.join(kinds)}; got {options.what}.{meant}")
     for kind in kinds if options.what is None else [options.what]:
         print(f"{kind}:")
         for name, text in _rows(kind):

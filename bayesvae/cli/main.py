@@ -11,7 +11,8 @@ from bayesvae.cli import arguments
 from bayesvae.cli.examine import run_compare, run_evaluate, run_sample
 from bayesvae.cli.help import Parser
 from bayesvae.cli.listing import run_list
-from bayesvae.cli.mistakes import KINDS, one_line
+from bayesvae.cli.mistakes import answer, nearest
+from bayesvae.cli.parse import parse
 from bayesvae.cli.parts import with_full_names
 from bayesvae.cli.train import run_fit
 
@@ -60,7 +61,7 @@ def main(words: Sequence[str] | None = None) -> int:
         words: the command line without the program's name; the process's own if None.
 
     Returns:
-        The exit code: 0, 2 for bad input, 130 if interrupted.
+        The exit code: 0, 1 for a fault of the program, 2 for bad input, 130 if interrupted.
     """
     words = list(sys.argv[1:] if words is None else words)
     if words[:1] == ["--version"]:
@@ -75,17 +76,20 @@ def main(words: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as stop:
         print(f"bayesvae: interrupted; {str(stop) or 'nothing was lost'}", file=sys.stderr)
         return 130
-    except KINDS as mistake:
-        print(f"bayesvae: {one_line(mistake, words[0])}", file=sys.stderr)
-        return 2
+    except Exception as error:
+        text, code = answer(error, words[0])
+        print(f"bayesvae: {text}", file=sys.stderr)
+        return code
     return 0
 
 
 def _run(name: str, *words: str) -> None:
     if name not in COMMANDS:
-        raise ValueError(f"A command is one of {', '.join(COMMANDS)}; got {name!r}.")
+        raise ValueError(
+            f"A command is one of {', '.join(COMMANDS)}; got {name!r}.{nearest(name, COMMANDS)}"
+        )
     parser = COMMANDS[name].parser()
     parser.prog = f"bayesvae {name}"
     full, parser.named = with_full_names(words)
     parser.trust = "--trust" in words
-    COMMANDS[name].run(parser.parse_args(full))
+    COMMANDS[name].run(parse(parser, full))

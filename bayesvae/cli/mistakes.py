@@ -1,67 +1,170 @@
-"""What a user's input can cause, told in one line: the rule, what was received, the remedy."""
+"""What a command answers when it stops: one line, and an exit code.
 
+2  bad input: the rule, what was received, the remedy
+1  a fault of the program: what it is and where
+
+With the environment variable BAYESVAE_TRACEBACK=1 the traceback comes first.
+"""
+
+import linecache
+import os
 import re
-from argparse import ArgumentError
+import sys
+import traceback
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
+from pathlib import Path
 
-KINDS = (ArgumentError, ValueError, TypeError, OSError, FloatingPointError, ImportError)
-"""What is answered with one line and exit code 2; anything else is a fault of the program."""
+import torch
 
-_NEEDS = {
-    "PositiveInt": "a whole number above 0",
-    "NonNegativeInt": "a whole number, 0 or more",
-    "PositiveFloat": "a number above 0",
-    "NonNegativeFloat": "a number, 0 or more",
-    "Share": "a share of at least 0 and below 1",
-    "Seed": "a whole number from 0 to 2^63 - 1",
-    "int": "a whole number",
-    "float": "a number",
-    "bool": "true or false",
-    "str": "a text",
-    "Sequence": "a list such as '[200,100]'",
+PACKAGE = Path(__file__).parents[1]
+_BAD_INPUT = (ValueError, OSError, FloatingPointError, ImportError)
+_FEWER = {
+    "fit": "--latent, --batch-size, --levels, --particles, or narrower networks",
+    "compare": "--limit, --particles or --evidence-particles",
+    "evaluate": "--limit or --particles",
+    "sample": "--count or --steps",
 }
-_KEY = re.compile(r'Parser key "([^"]+)"')
-_GOT = re.compile(
-    r"Got value: (.*)$|literal for \w+\(\).*: '(.*)'$|: (\S+) does not conform|"
-    r"Given value: (.*)$"
-)
-_TYPE = re.compile(r"Not of type (\w+)|Expected an? <class '(?:[\w.]*\.)?(\w+)'>")
+
+_KEYWORDS = "array|columns|labels|image_size|grey|divide|test|components|clip_norm|batch_size"
+_CALLED = re.compile(rf"\b({_KEYWORDS})=(\([\d, ]*\)|'[^']*'|[\w]+(?:\.\d+)?|\.\.\.)?")
+_RULE = re.compile(rf"^((?:{_KEYWORDS})(?:, (?:{_KEYWORDS}))*)(?= (?:needs|says) )")
+_LIST = re.compile(r"(?<=of these options it takes ).*(?=\.$)")
+_PHRASES = {
+    r"hold_out needs a fraction": "--validation needs a share",
+    r"hold_out needs": "--validation needs",
+    r"Try 0\.1\.$|Read more data, or train without validation\.$": (
+        "Use --validation 0 to hold none out, or give more data."
+    ),
+    r"Use None for 1\.": "Leave it out to divide by nothing.",
+    r"Use None to": "Leave it out to",
+    r"Build the network with outputs=family\.size\.": (
+        "Name an --encoder that takes `outputs` and gives as many numbers, such as MLP."
+    ),
+}
+"""What the library says to those who call it, as said to those who type."""
 
 
-def one_line(mistake: Exception, command: str) -> str:
-    """An error in one line, without tables; the parser's are put into the package's own words.
+def answer(error: Exception, command: str) -> tuple[str, int]:
+    """What an error is answered with: one line, and the exit code.
 
     Args:
-        mistake: the error.
-        command: the command that was called, whose help is pointed at.
+        error: what a command stopped with.
+        command: the command that was called.
     """
-    text = " ".join(str(mistake).split("\n\nprogram ")[0].split())
-    if isinstance(mistake, OSError) and mistake.filename and mistake.strerror:
-        return f"{mistake.filename}: {mistake.strerror}. Choose another path, or free this one."
-    if isinstance(mistake, ArgumentError):
-        return f"{_of_the_parser(text)} See `bayesvae {command} --help`."
-    return text or type(mistake).__name__
+    if os.environ.get("BAYESVAE_TRACEBACK") == "1":
+        traceback.print_exception(error, file=sys.stderr)
+    if _is_memory(error):
+        return f"{_memory(str(error))} Use fewer or smaller {_FEWER.get(command, 'data')}.", 2
+    if isinstance(error, _BAD_INPUT) or _is_raised(error):
+        return _one_line(error), 2
+    kind = f"{type(error).__name__}: {_one_line(error)}"
+    return f"A fault of the program, not of the input: {kind} ({_place(error)}).", 1
 
 
-def _of_the_parser(text: str) -> str:
-    keys, needs, got = _KEY.findall(text), _TYPE.search(text), _GOT.search(text)
-    top = [key.replace("_", "-") for key in keys[:1]]
-    option = "--" + ".".join([*top, *keys[1:]])
-    if refused := re.search(r"class_path '([^']+)'.*Option '([^']+)' is not accepted", text):
-        name = refused[1].rpartition(".")[2]
-        return f"{option} {name} takes arguments of its own; got {option}.{refused[2]}."
-    if keys and needs and got:
-        rule = _NEEDS.get(next(filter(None, needs.groups())), "another kind of value")
-        return f"{option} needs {rule}; got {next(filter(None, got.groups()))!r}."
-    if unknown := re.search(r"unrecognized arguments: (.*)", text):
-        return f"Options are those of the help; got {unknown[1]}."
-    if choice := re.search(r"argument (\S+): invalid choice: (\S+) \(choose from (.*)\)", text):
-        return f"{choice[1]} takes one of {choice[3]}; got {choice[2]}."
-    if missing := re.search(r"argument (\S+): expected (.*)", text):
-        return f"{missing[1]} needs {missing[2].replace('argument', 'value')}; got none."
-    if required := re.search(r"the following arguments are required: (.*)", text):
-        return f"This command needs {required[1]}; got none."
-    if keys[:1] == ["config"]:
-        return f"--config needs a readable YAML file; {text.partition(': ')[2]}."
-    if "parsing config" in text:
-        return f"--config needs a YAML file of options; {text.partition(': ')[2]}."
-    return f"{option if keys else 'Input'}: {_KEY.sub('', text).lstrip(': ')}"
+def own_error(error: BaseException) -> Exception | None:
+    """The error of this package that another was made from, None if there is none."""
+    cause = error.__cause__ or error.__context__
+    while cause is not None:
+        if isinstance(cause, ValueError) and _is_raised(cause):
+            return cause
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
+def unknown(
+    rule: str, known: Iterable[str], name: str, got: str | None = None, more: str = ""
+) -> ValueError:
+    """An error about a name that there is not, with the nearest that there is.
+
+    Args:
+        rule: what takes names; one that ends in "takes" is followed by them.
+        known: the names.
+        name: what was given instead.
+        got: it as shown, if otherwise.
+        more: put after the names.
+    """
+    known = sorted(known)
+    if rule.endswith(" takes"):
+        rule += f" one of {', '.join(known)}" if known else " no arguments"
+    return ValueError(f"{rule}{more}; got {got or repr(name)}.{nearest(name, known)}")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The question whether the nearest name was meant; empty if none is near.
+
+    Example:
+        >>> nearest("MNIST", ["digits", "mnist"])
+        ' Did you mean mnist?'
+    """
+    lower = {_bare(each): each for each in known}
+    found = get_close_matches(_bare(name), lower, 1)
+    return f" Did you mean {lower[found[0]]}?" if found else ""
+
+
+def _bare(name: str) -> str:
+    """A name without its case, dashes in front, and modules."""
+    return name.lower().lstrip("-").rpartition(".")[2]
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}. Choose another path, or free this one."
+    text = " ".join(str(error).split("\n\nprogram ")[0].split())
+    return _as_options(text) or type(error).__name__
+
+
+def _as_options(text: str) -> str:
+    """A message with options in place of keywords."""
+    for phrase, said in _PHRASES.items():
+        text = re.sub(phrase, said, text)
+    text = _RULE.sub(lambda found: _option_names(found[0]), text)
+    text = _LIST.sub(lambda found: _option_names(found[0]), text)
+    return _CALLED.sub(lambda found: _spoken(found[1], found[2] or ""), text)
+
+
+def _option_names(keywords: str) -> str:
+    return re.sub(rf"\b({_KEYWORDS})\b", lambda found: _spoken(found[0], ""), keywords)
+
+
+def _spoken(keyword: str, value: str) -> str:
+    own = "prior." if keyword == "components" else ""
+    plain = re.sub(r"[(),']", "", value)
+    return f"--{own}{keyword.replace('_', '-')} {plain}".rstrip()
+
+
+def _is_memory(error: BaseException) -> bool:
+    kinds = (MemoryError, torch.OutOfMemoryError)
+    return isinstance(error, kinds) or (
+        isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    )
+
+
+def _memory(text: str) -> str:
+    wanted = re.search(r"allocate (\d+) bytes", text)
+    size = f", {int(wanted[1]) / 2**30:,.1f} GiB at once" if wanted else ""
+    return f"This needs more memory than there is{size}."
+
+
+def _frames(error: BaseException) -> Iterator[traceback.FrameSummary]:
+    """Where an error passed, innermost first."""
+    yield from reversed(traceback.extract_tb(error.__traceback__))
+
+
+def _is_ours(frame: traceback.FrameSummary) -> bool:
+    return PACKAGE in Path(frame.filename).parents
+
+
+def _is_raised(error: BaseException) -> bool:
+    """Whether this package raised an error in so many words."""
+    frame = next(_frames(error), None)
+    if frame is None or not _is_ours(frame) or isinstance(error, RuntimeError):
+        return False
+    return linecache.getline(frame.filename, frame.lineno or 0).lstrip().startswith("raise ")
+
+
+def _place(error: BaseException) -> str:
+    frame = next(filter(_is_ours, _frames(error)), None)
+    if frame is None:
+        return "outside the package"
+    return f"{Path(frame.filename).relative_to(PACKAGE.parent)}, line {frame.lineno}"

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from bayesvae import families, guides, likelihoods, networks, priors
+from bayesvae.cli.mistakes import nearest
 from bayesvae.pairs import linear
 
 
@@ -48,7 +49,9 @@ class Part(NamedTuple):
 _NETWORK = frozenset({"inputs", "image", "outputs", "output_bias"})
 
 PARTS = {
-    "prior": Part(priors, nn.Module, frozenset({"dim", "encoder", "data"}), "p(z), on top"),
+    "prior": Part(
+        priors, nn.Module, frozenset({"dim", "encoder", "data", "constraint"}), "p(z), on top"
+    ),
     "likelihood": Part(likelihoods, nn.Module, frozenset({"network", "start"}), "p(x | z)"),
     "family": Part(families, families.Family, frozenset({"dim"}), "q(z)"),
     "guide": Part(
@@ -135,13 +138,13 @@ def with_full_names(words: Sequence[str]) -> Words:
 def _full_name(key: str, name: str, named: dict[str, type]) -> str:
     known = PARTS[key].classes if key in PARTS else classes(_INNER[key])
     if "." in name:
-        if not is_own(name):
+        if not name.startswith(("bayesvae.", "torch.")):
             named[key] = imported(name, f"--{key}", PARTS[key].base if key in PARTS else object)
         return name
     if name not in known:
         raise ValueError(
             f"--{key} takes one of {', '.join(sorted(known))}, or an import path such as "
-            f"mymodule.MyClass; got {name!r}."
+            f"mymodule.MyClass; got {name!r}.{nearest(name, known)}"
         )
     return f"{known[name].__module__}.{name}"
 

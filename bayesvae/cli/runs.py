@@ -26,6 +26,7 @@ from bayesvae.cli.arguments import fit_parser
 from bayesvae.cli.build import build
 from bayesvae.cli.facts import Facts, read_facts, read_object
 from bayesvae.cli.output import require_writable
+from bayesvae.cli.parse import parse_file
 from bayesvae.cli.parts import look_here
 from bayesvae.cli.trust import has_foreign, refuse_foreign
 from bayesvae.pair import Pair
@@ -165,7 +166,7 @@ def read_config(run: Path, trust: bool = False) -> Namespace:
     if trust:
         sys.path[:0] = [str((run / "code").resolve())]
         look_here()
-    return fit_parser().parse_path(str(path))
+    return parse_file(fit_parser(), path)
 
 
 def read(options: Namespace, device: torch.device) -> Run:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from bayesvae import data
 from bayesvae.cli.facts import Facts
+from bayesvae.cli.mistakes import nearest
 from bayesvae.cli.settle import settle
 
 ROWS = 10_000
@@ -253,7 +254,7 @@ def _path(name: str) -> Path:
     if not path.exists():
         raise ValueError(
             f"--data takes one of {', '.join(DATA_SETS)}, or the path of a file or image folder; "
-            f"there is none at {name}. `bayesvae list data` tells more."
+            f"there is none at {name}.{nearest(name, DATA_SETS)} `bayesvae list data` tells more."
         )
     return path
 
