@@ -191,6 +191,28 @@ def interrupted(command, file):
     return told
 
 
+@pytest.mark.parametrize(
+    ("words", "phrase"),
+    [
+        (["fit", "--columns", "a"], "--columns tells how to read a file; got the data set digits"),
+        (["fit", "--grey", "--divide", "2"], "--grey, --divide tells how to read a file"),
+        (["evaluate", "RUN", "--image-size", "8"], "--image-size tells how to read a file"),
+        (["sample", "RUN", "--data", "digits", "--array", "x"], "--array tells how to read"),
+        (["evaluate", "RUN", "--split", "train", "--data", "digits"], "got --data too"),
+    ],
+)
+def test_an_option_that_would_be_ignored_is_refused(words, phrase, run, capsys):
+    assert main([str(run) if word == "RUN" else word for word in [*words, "--quiet"]]) == 2
+    assert phrase in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shape", [(60, 4, 8, 8), (60, 2, 3, 4, 5)])
+def test_data_that_no_picture_can_show_are_trained_on_and_evaluated_all_the_same(shape, tmp_path):
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).random(shape))
+    assert fit(tmp_path / "run", "--data", str(tmp_path / "x.npy")) == 0
+    assert math.isfinite(json.loads((tmp_path / "run" / "summary.json").read_text())["test_elbo"])
+
+
 @pytest.mark.parametrize("command", ["fit", "compare", "evaluate", "sample", "list"])
 def test_help_teaches(command, capsys):
     with pytest.raises(SystemExit, match="0"):

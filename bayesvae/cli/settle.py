@@ -21,7 +21,7 @@ _TAKES = {
 """By kind of data, the package's likelihoods that take them; the first is the default."""
 
 _MOST = 0.6
-"""Share of grey levels strictly inside (0, 1) from which on they are no black and white drawing."""
+"""Share of grey levels inside (0, 1) beyond which they are no black and white drawing."""
 
 _ADVICE = {
     "binary": "choose --likelihood Bernoulli",
