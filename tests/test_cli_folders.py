@@ -35,7 +35,7 @@ def test_a_run_may_lie_beside_other_files_and_leaves_them_alone(tmp_path):
 
 def test_an_empty_name_is_no_folder(capsys):
     assert fit("") == 2
-    assert "--out needs a folder" in capsys.readouterr().err
+    assert "--out needs a text, not empty" in capsys.readouterr().err
 
 
 def failing(kind):

@@ -12,7 +12,6 @@ from jsonargparse.typing import (
 
 from bayesvae.cli.help import Parser
 from bayesvae.cli.parts import PARTS
-from bayesvae.cli.trust import OptionsFile
 
 Share = restricted_number_type("Share", float, [(">=", 0), ("<", 1)])
 Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**63)])
@@ -56,7 +55,7 @@ def fit_parser() -> Parser:
 
 
 def _config_argument(parser: Parser) -> None:
-    parser.add_argument("--config", action=OptionsFile, metavar="FILE", help="options as YAML")
+    parser.add_argument("--config", action="config", metavar="FILE", help="options as YAML")
     for action in parser._actions:
         if action.dest == "print_config":
             action.help, action.metavar = "print all options as YAML, and stop", ""

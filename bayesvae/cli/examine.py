@@ -9,6 +9,7 @@ from torch import Tensor
 from bayesvae import checkpoint, plots
 from bayesvae.cli import pictures, runs
 from bayesvae.cli.build import serves_unseen
+from bayesvae.cli.mistakes import nearest
 from bayesvae.cli.output import (
     device_of,
     named,
@@ -79,6 +80,7 @@ def run_sample(options: Namespace) -> None:
     if unknown:
         raise ValueError(
             f"--show takes any of {', '.join(pictures.SHOWS)}; got {', '.join(unknown)}."
+            f"{nearest(unknown[0], pictures.SHOWS)}"
         )
     run = _opened(options)
     folder = Path(options.out or run.folder / "samples")

@@ -73,6 +73,8 @@ def main(words: Sequence[str] | None = None) -> int:
         return 0
     try:
         _run(*words)
+    except BrokenPipeError:  # whoever read the output has seen enough
+        sys.stdout = None
     except KeyboardInterrupt as stop:
         print(f"bayesvae: interrupted; {str(stop) or 'nothing was lost'}", file=sys.stderr)
         return 130

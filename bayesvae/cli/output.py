@@ -75,8 +75,11 @@ def require_writable(path: Path) -> None:
     """
     ancestors = (path, *path.absolute().parents)
     folder = next(each for each in ancestors if each.is_dir())
-    with tempfile.TemporaryFile(dir=folder):
-        pass
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def write_csv(path: Path, columns: Mapping[str, Tensor]) -> None:

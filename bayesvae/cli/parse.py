@@ -64,7 +64,8 @@ def parse(parser: Parser, words: Sequence[str]) -> Namespace:
         ValueError: in words, if they are not sound.
     """
     if {"-h", "--help"} & set(words):
-        return parser.parse_args(words)
+        # Help alone: a file of options beside it would be read, and what it names imported.
+        return parser.parse_args(["--help"])
     given = list(chain.from_iterable(_expanded(parser, each) for each in _spoken(parser, words)))
     _check_parts(parser, given)
     try:
@@ -93,9 +94,11 @@ def parse_file(parser: Parser, path: Path) -> Namespace:
 
 def _expanded(parser: Parser, given: Given) -> list[Given]:
     """An option, or for ``--config`` those in its file, if that may be trusted."""
-    path = Path(given.value[0]) if given.key == "config" else None
-    if path is None or not path.is_file():
+    if given.key != "config":
         return [given]
+    path = Path(given.value[0])
+    if not path.is_file():
+        raise ValueError(f"--config needs a YAML file; there is none at {given.text}.")
     inside = list(_in_file(parser, path))
     refuse_foreign(path, parser.trust)
     return inside

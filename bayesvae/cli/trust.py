@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ActionConfigFile
 
 from bayesvae.cli.parts import PARTS, is_own
 
@@ -56,25 +55,6 @@ def refuse_foreign(path: Path, trust: bool) -> None:
             f"{path} names {', '.join(foreign[:3])}, and importing it runs its code. Add --trust "
             "if you trust it."
         )
-
-
-class OptionsFile(ActionConfigFile):
-    """``--config FILE``: options from a YAML file, if it is plain or the parser trusts it."""
-
-    def __call__(
-        self, parser: Any, cfg: Any, values: str, option_string: str | None = None
-    ) -> None:
-        """Reads the file into the options.
-
-        Raises:
-            ValueError: if there is no such file, or it needs trust and has none.
-        """
-        if not Path(values).is_file():
-            raise ValueError(
-                f"--config needs a YAML file; there is none at {values or 'nothing'}."
-            )
-        refuse_foreign(Path(values), parser.trust)
-        super().__call__(parser, cfg, values, option_string)
 
 
 def has_foreign(content: dict[str, Any]) -> bool:
