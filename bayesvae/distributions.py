@@ -48,11 +48,8 @@ def bare(support: Constraint) -> Constraint:
     return support
 
 
-def mean_of(distribution: Distribution) -> Tensor:
-    """The mean, in the units of the draws; of levels 0 ... C - 1 the expected level.
-
-    Raises:
-        NotImplementedError: torch's own, where no mean is known (a flow, say).
+def mean_of(distribution: Distribution) -> Tensor | None:
+    """The mean, of levels 0 ... C - 1 the expected level; None where none is known (a flow, say).
 
     Example:
         >>> mean_of(Categorical(torch.tensor([0.5, 0.0, 0.5])))
@@ -61,4 +58,19 @@ def mean_of(distribution: Distribution) -> Tensor:
     base = innermost(distribution)
     if isinstance(base, Categorical):
         return base.probs @ torch.arange(base.probs.shape[-1]).to(base.probs)
-    return unwrapped(distribution).mean
+    try:
+        return unwrapped(distribution).mean
+    except NotImplementedError:
+        return None
+
+
+def centre_of(distribution: Distribution) -> Tensor | None:
+    """The mean, if it is a value that draws could have: None for discrete ones as well.
+
+    Example:
+        >>> centre_of(Categorical(torch.ones(3))) is None
+        True
+    """
+    support = support_of(distribution)
+    discrete = support is not None and support.is_discrete
+    return None if discrete else mean_of(distribution)

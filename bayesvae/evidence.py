@@ -11,7 +11,7 @@ method: sqrt((K / ESS - 1) / (K - 1)).  Where the ESS is a handful, that error i
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from math import inf
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ from bayesvae import programs, trace
 from bayesvae.check import check_pair
 from bayesvae.data import sequential
 from bayesvae.dependence import refuse_positions
+from bayesvae.distributions import centre_of
 from bayesvae.memory import MEMORY, bytes_per_draw, chunks
 from bayesvae.pair import Pair, evaluation_mode, on_device_of, require_pair
 
@@ -233,10 +234,9 @@ def _shared_values(
 
 
 def _mean(site: trace.Site) -> Tensor:
-    with suppress(NotImplementedError):
-        mean = site.distribution.mean
-        if torch.isfinite(mean).all():
-            return mean
+    mean = centre_of(site.distribution)
+    if mean is not None and torch.isfinite(mean).all():
+        return mean
     raise ValueError(
         f"Shared latents are fixed at their guide's mean, which '{site.name}' has not "
         f"({type(site.base).__name__}). Use log_evidence(..., draw_shared=True)."

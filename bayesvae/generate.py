@@ -16,7 +16,7 @@ from torch import Tensor
 from bayesvae import programs, trace
 from bayesvae.data import rows, sequential
 from bayesvae.dependence import refuse_positions
-from bayesvae.distributions import mean_of
+from bayesvae.distributions import centre_of, mean_of
 from bayesvae.evidence import evaluating
 from bayesvae.pair import Pair, on_device_of
 
@@ -325,7 +325,13 @@ def _observed(sites: Mapping[str, trace.Site], x: Tensor) -> str:
 
 
 def _mean(site: trace.Site, x: Tensor) -> Tensor:
-    return mean_of(site.distribution).reshape(x.shape)
+    mean = mean_of(site.distribution)
+    if mean is None:
+        raise ValueError(
+            f"E[x | z] is asked for, which '{site.name}' has not ({type(site.base).__name__}). Use a "
+            "likelihood whose mean is known."
+        )
+    return mean.reshape(x.shape)
 
 
 def _local(sites: Mapping[str, trace.Site]) -> list[str]:
@@ -371,6 +377,5 @@ def _encoded(pair: Pair, data: Any, draw: bool = False) -> _Code:
 
 
 def _mean_or_draw(site: trace.Site) -> Tensor:
-    with suppress(NotImplementedError):
-        return mean_of(site.distribution)
-    return site.value
+    mean = centre_of(site.distribution)
+    return site.value if mean is None else mean

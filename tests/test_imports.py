@@ -41,7 +41,16 @@ MAY_IMPORT = {
         "programs",
         "trace",
     },
-    "evidence": {"check", "data", "dependence", "memory", "pair", "programs", "trace"},
+    "evidence": {
+        "check",
+        "data",
+        "dependence",
+        "distributions",
+        "memory",
+        "pair",
+        "programs",
+        "trace",
+    },
     "ascent": set(),
     "memory": set(),
     "gaps": {
