@@ -24,12 +24,12 @@ def _float64_and_seed():
 
 @pytest.fixture
 def need():
-    """Skips a test whose data set is not stored where BAYESVAE_DATA points; downloads nothing."""
+    """Skips a test whose data are not stored where BAYESVAE_DATA points; downloads nothing."""
 
-    def stored(name):
+    def stored(*folders):
         root = os.environ.get("BAYESVAE_DATA")
-        if not root or not (Path(root) / name / "raw").is_dir():
-            pytest.skip(f"needs BAYESVAE_DATA to name a folder that has {name}/raw")
+        if not root or not all((Path(root) / folder).is_dir() for folder in folders):
+            pytest.skip(f"needs BAYESVAE_DATA to name a folder that has {', '.join(folders)}")
 
     return stored
 

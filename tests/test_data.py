@@ -1,7 +1,6 @@
 """The data sets are what they say."""
 
 import bz2
-import os
 import pickle
 import socket
 from pathlib import Path
@@ -353,10 +352,8 @@ def test_an_archive_that_is_missing_or_broken_is_named_with_its_source(name, tmp
 
 
 @pytest.mark.data
-def test_the_real_archives_have_their_known_sizes():
-    root = Path(os.environ.get("BAYESVAE_DATA", ""))
-    if not all((root / name).is_dir() for name in ("frey_faces", "omniglot")):
-        pytest.skip("needs BAYESVAE_DATA to name a folder that has frey_faces and omniglot")
+def test_the_real_archives_have_their_known_sizes(need):
+    need("frey_faces", "omniglot")
     faces, characters = data.frey_faces(), data.omniglot()
     assert (len(faces.train), len(faces.test)) == (1765, 200)
     assert (len(characters.train), len(characters.test)) == (24345, 8115)
@@ -371,7 +368,7 @@ def test_the_real_archives_have_their_known_sizes():
     [("MNIST", 0.1307, [5, 0, 4, 1, 9]), ("FashionMNIST", 0.2860, [9, 0, 0, 3, 0])],
 )
 def test_the_real_files_have_their_known_sizes_means_and_first_labels(need, name, mean, labels):
-    need(name)
+    need(f"{name}/raw")
     splits = READERS[name]()
     assert splits.train.shape == (60000, 1, 28, 28)
     assert splits.test.shape == (10000, 1, 28, 28)

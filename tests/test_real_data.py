@@ -79,7 +79,7 @@ def test_the_bounds_stand_in_order_on_digits():
 @pytest.mark.data
 @pytest.mark.slow
 def test_the_bounds_stand_in_order_on_mnist(need):
-    need("MNIST")
+    need("MNIST/raw")
     splits = data.mnist()
     pair = make_pair(splits.train, 20, 200)
     batches = data.Loader(splits.train[:20000], 128, shuffle=True, transform=torch.bernoulli)
