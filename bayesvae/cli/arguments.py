@@ -229,6 +229,14 @@ def _rebuilding_parser(description: str, epilog: str) -> Parser:
     return parser
 
 
+def _other_data_arguments(parser: Parser) -> None:
+    _source_arguments(
+        parser.add_argument_group("other data than the run's").add_argument,
+        None,
+        "all rows of a data set's unseen part, of a file or of an image folder",
+    )
+
+
 def compare_parser() -> Parser:
     """The arguments of ``bayesvae compare``."""
     parser = _rebuilding_parser(
@@ -271,11 +279,7 @@ def evaluate_parser() -> Parser:
         metavar="FILE",
         help="the CSV file (default: evaluations/ in the run folder)",
     )
-    _source_arguments(
-        parser.add_argument_group("other data than the run's").add_argument,
-        None,
-        "all rows of a data set's unseen part, of a file or of an image folder",
-    )
+    _other_data_arguments(parser)
     return parser
 
 
@@ -303,11 +307,7 @@ def sample_parser() -> Parser:
         metavar="FOLDER",
         help="where to write (default: samples/ in the run folder)",
     )
-    _source_arguments(
-        parser.add_argument_group("other data than the run's unseen ones").add_argument,
-        None,
-        "all rows of a data set's unseen part, of a file or of an image folder",
-    )
+    _other_data_arguments(parser)
     return parser
 
 
