@@ -328,8 +328,8 @@ def _mean(site: trace.Site, x: Tensor) -> Tensor:
     mean = mean_of(site.distribution)
     if mean is None:
         raise ValueError(
-            f"E[x | z] is asked for, which '{site.name}' has not ({type(site.base).__name__}). Use "
-            "a likelihood whose mean is known."
+            f"E[x | z] is asked for, which '{site.name}' has not ({type(site.base).__name__}). "
+            "Use a likelihood whose mean is known."
         )
     return mean.reshape(x.shape)
 
