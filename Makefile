@@ -1,4 +1,5 @@
 # `make demo` trains and compares on real digits; `make test` runs the tests.  Each sets up .venv once.
+# `make bench` measures training steps against others', in an environment of its own (Python 3.11).
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -7,7 +8,7 @@ READY := .venv/ready
 # Networks of this size gain nothing from a second thread, and on a busy machine lose much by it.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test check tutorials clean
+.PHONY: demo test check tutorials bench clean
 
 demo: $(READY)
 	$(BIN)/bayesvae fit --data digits --epochs 500 --out runs/standard-normal --overwrite
@@ -35,10 +36,19 @@ check: $(READY)
 tutorials: $(READY)
 	$(BIN)/python tutorials/execute.py tutorials/*.ipynb
 
+# Options: make bench BENCH='--quick', or --parts, --cases, --contestants, --threads; see --help.
+bench: .venv-bench/ready
+	.venv-bench/bin/python -m benchmarks.speed $(BENCH)
+
+.venv-bench/ready: setup.cfg pyproject.toml benchmarks/requirements.txt
+	test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/pip install --quiet --editable . --requirement benchmarks/requirements.txt
+	touch .venv-bench/ready
+
 $(READY): setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --editable '.[test]'
 	touch $(READY)
 
 clean:
-	rm -rf .venv runs build *.egg-info
+	rm -rf .venv .venv-bench runs build *.egg-info

@@ -1,0 +1,131 @@
+"""The command: `python -m benchmarks.speed --help`."""
+
+import argparse
+import datetime
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from bayesvae.checkpoint import save_json
+from benchmarks.speed import epochs, growth, machine, profiled, sources, steps, table, targets
+from benchmarks.speed.cases import CASES, GROWTH
+from benchmarks.speed.contestants import CONTESTANTS
+from benchmarks.speed.workers import Place
+
+PARTS = ("steps", "epochs", "growth")
+QUICK = steps.Settings(rounds=2, seconds=0.03, fair_steps=200, fair_runs=4)
+
+
+def parser() -> argparse.ArgumentParser:
+    """What the command understands."""
+    made = argparse.ArgumentParser(
+        prog="python -m benchmarks.speed",
+        description=__import__("benchmarks.speed").speed.__doc__,
+        epilog=_epilog(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = made.add_argument
+    add("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to measure (all)")
+    add("--cases", nargs="+", choices=CASES, default=list(CASES), help="for steps (all)")
+    add("--contestants", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS), help="(all)")
+    add("--rounds", type=int, default=9, help="rounds of each case (9); 5 at least for a figure")
+    add("--seconds", type=float, default=0.3, help="length of a slice of steps (0.3)")
+    add(
+        "--epoch-rounds", type=int, default=5, help="epochs of each contestant after the first (5)"
+    )
+    add("--threads", type=int, default=1, help="cores that all are pinned to, one at a time (1)")
+    add("--data-root", help="folder of MNIST; else BAYESVAE_DATA, the cache, or the network")
+    add("--out", type=Path, default=Path("runs/benchmarks"), help="folder of the JSON file")
+    add("--quick", action="store_true", help="a minute or two a case, to see whether all runs")
+    add("--profile", action="store_true", help="instead: where the time of our steps goes")
+    return made
+
+
+def _epilog() -> str:
+    cases = "\n".join(f"  {name:16} {case.title}" for name, case in CASES.items())
+    who = "\n".join(f"  {name:16} {each.title}" for name, each in CONTESTANTS.items())
+    return f"""cases
+{cases}
+
+contestants
+{who}
+
+examples
+  python -m benchmarks.speed --quick --parts steps --cases digits
+  python -m benchmarks.speed --parts steps --cases digits mnist --contestants bayesvae hand numpyro
+  python -m benchmarks.speed --parts epochs --data-root ~/data
+  python -m benchmarks.speed --profile --cases mnist
+
+Run it on a machine with nothing else to do; it says when others used the cores.  Ends with code 1
+if a contestant failed or did other work than the rest; a target that is missed is no failure."""
+
+
+def measured(options: argparse.Namespace, tell: steps.Tell) -> dict[str, Any]:
+    """Everything that was asked for, as the JSON file holds it."""
+    settings = steps.Settings(rounds=options.rounds, seconds=options.seconds)
+    settings = QUICK if options.quick else settings
+    report: dict[str, Any] = {
+        "when": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "machine": machine.facts(),
+        "threads": options.threads,
+        "settings": settings._asdict(),
+        "quick": options.quick,
+        "others_before": machine.others_now(),
+        "cases": {},
+    }
+    place = Place(machine.cores(options.threads))
+    if "steps" in options.parts:
+        for name in options.cases:
+            source = sources.of_case(CASES[name], options.data_root)
+            given = steps.make_set(CASES[name], sources.bits(source.train[:6144]))
+            found = steps.compare(given, options.contestants, place, settings, tell)
+            report["cases"][name] = found | {"data": source.name, "made_up": source.made_up}
+    if "epochs" in options.parts:
+        report["epochs"] = _epochs(options, place, settings, tell)
+    if "growth" in options.parts:
+        report["growth"] = _growth(options, place, settings, tell)
+    return report
+
+
+def _epochs(
+    options: argparse.Namespace, place: Place, settings: steps.Settings, tell: steps.Tell
+) -> dict[str, Any]:
+    source = sources.mnist(options.data_root)
+    if options.quick:
+        source = source._replace(train=source.train[:3000])
+    names = [n for n in epochs.EPOCHS if n.removesuffix("-auto") in options.contestants]
+    settings = settings._replace(rounds=2 if options.quick else options.epoch_rounds)
+    return epochs.compare(source, names, place, settings, tell)
+
+
+def _growth(
+    options: argparse.Namespace, place: Place, settings: steps.Settings, tell: steps.Tell
+) -> dict[str, Any]:
+    cases = {name: sizes[:2] for name, sizes in GROWTH.items()} if options.quick else GROWTH
+    bits = sources.bits(sources.mnist(options.data_root).train[:6144])
+    return growth.compare(bits, options.contestants, place, settings, tell, cases)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measures, prints the table and saves everything; returns the exit code."""
+    options = parser().parse_args(arguments)
+    if options.profile:
+        return profiled.show(options)
+    with tqdm(bar_format="{desc} [{elapsed}]", file=sys.stderr) as bar:
+        report = measured(options, bar.set_description_str)
+    rounds = {name: case["rounds"] for name, case in report["cases"].items()}
+    rounds["epochs"] = report.get("epochs", {}).get("rounds", [])
+    reached = targets.outcomes(rounds)
+    report["targets"] = [targets.as_json(outcome) for outcome in reached]
+    file = options.out / f"speed-{report['when'].replace(':', '')[:17]}.json"
+    save_json(file, report)
+    print(table.text(report, reached))
+    print(f"All rounds: {file}")
+    return 0 if table.sound(report) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

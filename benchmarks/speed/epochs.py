@@ -1,0 +1,107 @@
+"""Whole epochs over MNIST: shuffling, reading, binarising and training, by each one's own means.
+
+784-400-20, batches of 128 of 60,000 images, the last one short, drawn as bits afresh in each
+batch.  Once all have trained equally long, the bound of their weights on the test images is
+compared, as that of steps is.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmarks.speed import fairness, measure
+from benchmarks.speed.cases import CASES, first_weights
+from benchmarks.speed.sources import Source, bits
+from benchmarks.speed.steps import Settings, Tell, watched
+from benchmarks.speed.workers import ContestantError, Place, Worker
+
+
+class Entry(NamedTuple):
+    """One row: what the table calls it, its file, and arguments for that file's ``epochs``."""
+
+    title: str
+    module: str
+    options: dict[str, Any]
+
+
+EPOCHS = {
+    "bayesvae": Entry("bayesvae.fit, compile=True", "in_bayesvae", {}),
+    "bayesvae-auto": Entry("bayesvae.fit, auto", "in_bayesvae", {"compile": "auto"}),
+    "bayesvae-bf16": Entry("bayesvae.fit, bf16", "in_bayesvae", {"networks": "bfloat16"}),
+    "bayesvae-eager": Entry("bayesvae.fit, eager", "in_bayesvae", {"compile": False}),
+    "hand": Entry("hand-written loop", "in_torch", {}),
+    "hand-step": Entry("hand-written loop, one graph", "in_torch", {"compiled": "step"}),
+    "pyro": Entry("pyro SVI with a DataLoader", "in_pyro", {}),
+    "numpyro": Entry("NumPyro, an epoch a call", "in_numpyro", {}),
+    "pythae": Entry("pythae's trainer", "in_pythae", {}),
+}
+
+TOLERANCE = 0.01
+"""Share of the test bound by which contestants may differ after all epochs."""
+
+
+def compare(
+    source: Source, names: Sequence[str], place: Place, settings: Settings, tell: Tell
+) -> dict[str, Any]:
+    """Trains and times contestants for one epoch more than there are rounds.
+
+    Args:
+        source: grey levels.
+        names: contestants.
+        place: where they run.
+        settings: how many rounds, each an epoch of every contestant.
+        tell: hears what is going on.
+
+    Returns:
+        What the JSON file holds: ``first`` (seconds of the first epoch, compilation included),
+        ``rounds`` (seconds of each later one), and the rest as in `steps.compare`.
+    """
+    case = CASES["mnist"]
+    start = place.file(".npz")
+    np.savez(start, levels=source.train, **first_weights(case, bits(source.train[:1000])))
+    planned = settings.rounds + 2  # the last one is never asked for: `fit` does not close it
+    workers, errors, first = {}, {}, {}
+    with ExitStack() as stack:
+        for name in names:
+            tell(f"epochs: first of {name}")
+            try:
+                worker = Worker(place, "epochs", name, case, start, planned=planned)
+                stack.enter_context(closing(worker))
+                first[name] = worker.run(1)
+                workers[name] = worker
+            except ContestantError as error:
+                errors[name] = str(error)
+
+        def rounds_of(rounds: int) -> Iterator[dict[str, float]]:
+            for order in measure.turns(list(workers), rounds):
+                yield {name: workers[name].run(1) for name in order}
+
+        rounds, others = watched(rounds_of, settings, workers, tell)
+        return {
+            "data": source.name,
+            "made_up": source.made_up,
+            "errors": errors,
+            "first": first,
+            "ready": {name: worker.ready["ready"] for name, worker in workers.items()},
+            "rounds": rounds,
+            "others": others,
+            "memory": {n: worker.ask(memory=True)["peak_mb"] for n, worker in workers.items()},
+            "verdicts": _verdicts(source, workers, tell),
+        }
+
+
+def _verdicts(source: Source, workers: dict[str, Worker], tell: Tell) -> dict[str, Any]:
+    """Each one's bound on the test images, against the middle of all."""
+    case = CASES["mnist"]
+    x = bits(source.test)
+    x = x[: len(x) // case.batch * case.batch].reshape(-1, case.batch, case.features)
+    index = np.zeros(x.shape[:2], dtype=np.int64)
+    bounds = {}
+    for name, worker in workers.items():
+        tell(f"epochs: test bound of {name}")
+        bounds[name] = fairness.elbo(case, worker.weights(), x, index)
+    middle = float(np.median(list(bounds.values()))) if bounds else 0.0
+    verdicts = {n: fairness.Verdict(b, middle, TOLERANCE * abs(middle)) for n, b in bounds.items()}
+    return {name: verdict._asdict() | {"fair": verdict.fair} for name, verdict in verdicts.items()}

@@ -1,0 +1,155 @@
+"""Training steps: one case, all its contestants, in turns."""
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmarks.speed import fairness, machine, measure
+from benchmarks.speed.cases import Arrays, Case, batches, first_weights
+from benchmarks.speed.contestants import CONTESTANTS
+from benchmarks.speed.worker import WARM
+from benchmarks.speed.workers import ContestantError, Place, Worker
+
+Tell = Callable[[str], None]
+"""Says what is going on, for the progress bar."""
+
+
+class Settings(NamedTuple):
+    """How long to look.
+
+    Attributes:
+        rounds: rounds a case.
+        seconds: a slice of steps.
+        fair_steps: steps after which weights are compared.
+        fair_runs: runs of the hand-written contestant, to know their noise.
+    """
+
+    rounds: int = 9
+    seconds: float = 0.3
+    fair_steps: int = 600
+    fair_runs: int = 5
+
+
+class Set(NamedTuple):
+    """What every contestant of a case is handed."""
+
+    case: Case
+    weights: Arrays
+    x: np.ndarray
+    index: np.ndarray
+
+
+def make_set(case: Case, bits: np.ndarray) -> Set:
+    """First weights and batches of a case, from binary data ``(N, D)``."""
+    return Set(case, first_weights(case, bits), *batches(case, bits))
+
+
+def compare(
+    given: Set, names: Sequence[str], place: Place, settings: Settings, tell: Tell
+) -> dict[str, Any]:
+    """Trains and times contestants of one case.
+
+    Args:
+        given: the case with its weights and batches.
+        names: contestants; those without a counterpart of the case are left out.
+        place: where they run.
+        settings: how long.
+        tell: hears what is going on.
+
+    Returns:
+        What the JSON file holds of this case: ``rounds`` (seconds a step by contestant), how many
+        ``steps`` a slice had, what each said at its ``start``, ``memory``, ``verdicts`` on
+        fairness, ``errors``, and how many cores ``others`` used in each round.
+    """
+    takes = [name for name in names if CONTESTANTS[name].takes(given.case)]
+    with ExitStack() as stack:
+        workers, errors = started(stack, given, takes, place, tell)
+        report = {"case": given.case._asdict(), "title": given.case.title, "errors": errors}
+        report["verdicts"] = _verdicts(given, workers, settings, tell)
+        return report | timed(workers, settings, tell)
+
+
+def timed_alone(
+    given: Set, names: Sequence[str], place: Place, settings: Settings, tell: Tell
+) -> dict[str, Any]:
+    """As `compare`, but the weights that are reached are not looked at."""
+    with ExitStack() as stack:
+        workers, errors = started(stack, given, names, place, tell)
+        return {"errors": errors, "title": given.case.title} | timed(workers, settings, tell)
+
+
+def started(
+    stack: ExitStack, given: Set, names: Sequence[str], place: Place, tell: Tell
+) -> tuple[dict[str, Worker], dict[str, str]]:
+    """Contestants that are ready, and what kept others from it."""
+    start = place.file(".npz")
+    np.savez(start, x=given.x, index=given.index, **given.weights)
+    workers, errors = {}, {}
+    for name in names:
+        tell(f"{given.case.name}: {name} starts")
+        try:
+            worker = Worker(place, "steps", name, given.case, start)
+        except ContestantError as error:
+            errors[name] = str(error)
+        else:
+            workers[name] = stack.enter_context(closing(worker))
+    return workers, errors
+
+
+def timed(workers: dict[str, Worker], settings: Settings, tell: Tell) -> dict[str, Any]:
+    """Rounds of slices, and what is known of each process in the end."""
+    steps = {}
+    for name, worker in workers.items():
+        tell(f"calibrates {name}")
+        steps[name] = measure.calibrate(worker.run, settings.seconds)
+    runs = {name: worker.run for name, worker in workers.items()}
+    rounds, others = watched(partial(measure.interleaved, runs, steps), settings, workers, tell)
+    return {
+        "rounds": rounds,
+        "others": others,
+        "steps": steps,
+        "start": {name: worker.ready for name, worker in workers.items()},
+        "memory": {name: worker.ask(memory=True)["peak_mb"] for name, worker in workers.items()},
+    }
+
+
+def watched(
+    rounds_of: Callable[[int], Any], settings: Settings, workers: dict[str, Worker], tell: Tell
+) -> tuple[list[dict[str, float]], list[float]]:
+    """Rounds, and how many cores others used in each of them."""
+    processes = [os.getpid(), *(worker.process.pid for worker in workers.values())]
+    rounds, others = [], []
+    before = machine.read(processes)
+    for each in rounds_of(settings.rounds):
+        after = machine.read(processes)
+        rounds.append(each)
+        others.append(machine.others(before, after))
+        tell(f"round {len(rounds)} of {settings.rounds}")
+        before = after
+    return rounds, others
+
+
+def _verdicts(
+    given: Set, workers: dict[str, Worker], settings: Settings, tell: Tell
+) -> dict[str, Any]:
+    """Who ended where the hand-written one ends; the KL sampled or analytic, each by its own."""
+    tell(f"{given.case.name}: noise of the bound")
+    reached: dict[bool, dict[str, float]] = {}
+    for name, worker in workers.items():
+        if not CONTESTANTS[name].trains:
+            continue
+        tell(f"{given.case.name}: {name} trains {settings.fair_steps} steps")
+        worker.run(settings.fair_steps - WARM)
+        kind = given.case.analytic_kl or CONTESTANTS[name].analytic_kl
+        bound = fairness.elbo(given.case, worker.weights(), given.x, given.index)
+        reached.setdefault(kind, {})[name] = bound
+    verdicts = {}
+    for kind, bounds in reached.items():
+        case = given.case._replace(analytic_kl=kind)
+        expected = fairness.reference(case, *given[1:], settings.fair_steps, settings.fair_runs)
+        verdicts |= fairness.judged(bounds, expected)
+    return {name: verdict._asdict() | {"fair": verdict.fair} for name, verdict in verdicts.items()}
