@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.speed import fairness, measure
-from benchmarks.speed.cases import CASES, first_weights
+from benchmarks.speed.cases import CASES, Case, first_weights
 from benchmarks.speed.sources import Source, bits
-from benchmarks.speed.steps import Settings, Tell, watched
+from benchmarks.speed.steps import Settings, Tell, memory, watched
 from benchmarks.speed.workers import ContestantError, Place, Worker
 
 
@@ -38,9 +38,6 @@ EPOCHS = {
     "pythae": Entry("pythae's trainer", "in_pythae", {}),
 }
 
-TOLERANCE = 0.01
-"""Share of the test bound by which contestants may differ after all epochs."""
-
 
 def compare(
     source: Source, names: Sequence[str], place: Place, settings: Settings, tell: Tell
@@ -55,44 +52,78 @@ def compare(
         tell: hears what is going on.
 
     Returns:
-        What the JSON file holds: ``first`` (seconds of the first epoch, compilation included),
-        ``rounds`` (seconds of each later one), and the rest as in `steps.compare`.
+        What the JSON file holds: ``ready`` (seconds until the first epoch could begin), ``first``
+        (seconds of the first epoch, compilation included), ``rounds`` (seconds of each later one),
+        and the rest as in `steps.compare`.
     """
-    case = CASES["mnist"]
+    with ExitStack() as stack:
+        report, workers = _timed(stack, CASES["mnist"], source, names, place, settings, tell)
+        report["verdicts"] = _verdicts(source, workers, settings.tolerance, tell)
+        return report
+
+
+def timed_alone(
+    case: Case,
+    source: Source,
+    names: Sequence[str],
+    place: Place,
+    settings: Settings,
+    tell: Tell,
+) -> dict[str, Any]:
+    """As `compare`, of any case, ``rounds`` in seconds a step; nobody looks at the weights."""
+    with ExitStack() as stack:
+        report, _ = _timed(stack, case, source, names, place, settings, tell)
+    steps = -(-len(source.train) // case.batch)
+    rounds = [{name: took / steps for name, took in each.items()} for each in report["rounds"]]
+    return report | {"rounds": rounds}
+
+
+def _timed(
+    stack: ExitStack,
+    case: Case,
+    source: Source,
+    names: Sequence[str],
+    place: Place,
+    settings: Settings,
+    tell: Tell,
+) -> tuple[dict[str, Any], dict[str, Worker]]:
     start = place.file(".npz")
     np.savez(start, levels=source.train, **first_weights(case, bits(source.train[:1000])))
     planned = settings.rounds + 2  # the last one is never asked for: `fit` does not close it
     workers, errors, first = {}, {}, {}
-    with ExitStack() as stack:
-        for name in names:
-            tell(f"epochs: first of {name}")
-            try:
-                worker = Worker(place, "epochs", name, case, start, planned=planned)
-                stack.enter_context(closing(worker))
-                first[name] = worker.run(1)
-                workers[name] = worker
-            except ContestantError as error:
-                errors[name] = str(error)
+    for name in names:
+        tell(f"{case.name}: first epoch of {name}")
+        try:
+            worker = Worker(place, "epochs", name, case, start, planned=planned)
+            stack.enter_context(closing(worker))
+            first[name] = worker.run(1)
+            workers[name] = worker
+        except ContestantError as error:
+            errors[name] = str(error)
 
-        def rounds_of(rounds: int) -> Iterator[dict[str, float]]:
-            for order in measure.turns(list(workers), rounds):
-                yield {name: workers[name].run(1) for name in order}
+    def rounds_of(rounds: int) -> Iterator[dict[str, float]]:
+        for order in measure.turns(list(workers), rounds):
+            yield {name: workers[name].run(1) for name in order}
 
-        rounds, others = watched(rounds_of, settings, workers, tell)
-        return {
-            "data": source.name,
-            "made_up": source.made_up,
-            "errors": errors,
-            "first": first,
-            "ready": {name: worker.ready["ready"] for name, worker in workers.items()},
-            "rounds": rounds,
-            "others": others,
-            "memory": {n: worker.ask(memory=True)["peak_mb"] for n, worker in workers.items()},
-            "verdicts": _verdicts(source, workers, tell),
-        }
+    rounds, others = watched(rounds_of, settings, workers, tell)
+    report = {
+        "title": case.title,
+        "data": source.name,
+        "made_up": source.made_up,
+        "errors": errors,
+        "ready": {name: worker.ready["ready"] for name, worker in workers.items()},
+        "first": first,
+        "rounds": rounds,
+        "others": others,
+        "memory": memory(workers),
+        "cores_used": {name: worker.cores_used for name, worker in workers.items()},
+    }
+    return report, workers
 
 
-def _verdicts(source: Source, workers: dict[str, Worker], tell: Tell) -> dict[str, Any]:
+def _verdicts(
+    source: Source, workers: dict[str, Worker], tolerance: float, tell: Tell
+) -> dict[str, Any]:
     """Each one's bound on the test images, against the middle of all."""
     case = CASES["mnist"]
     x = bits(source.test)
@@ -103,5 +134,5 @@ def _verdicts(source: Source, workers: dict[str, Worker], tell: Tell) -> dict[st
         tell(f"epochs: test bound of {name}")
         bounds[name] = fairness.elbo(case, worker.weights(), x, index)
     middle = float(np.median(list(bounds.values()))) if bounds else 0.0
-    verdicts = {n: fairness.Verdict(b, middle, TOLERANCE * abs(middle)) for n, b in bounds.items()}
+    verdicts = {n: fairness.Verdict(b, middle, tolerance * abs(middle)) for n, b in bounds.items()}
     return {name: verdict._asdict() | {"fair": verdict.fair} for name, verdict in verdicts.items()}

@@ -1,20 +1,24 @@
-"""How the time of a step grows with the batch, the latents, the components and the data."""
+"""How the time of a step grows with the batch, the latents, the components and the data.
+
+With a row of variational parameters a datum, the table grows with the data.  `bayesvae.fit` and
+the hand-written loop move the rows of a batch alone (sparse gradients), Pyro's Adam moves all; the
+time is that of an epoch, divided by its steps.
+"""
 
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
-from benchmarks.speed import steps
+from benchmarks.speed import epochs, steps
 from benchmarks.speed.cases import GROWTH, Case
 from benchmarks.speed.contestants import CONTESTANTS
+from benchmarks.speed.sources import Source, bits
 from benchmarks.speed.workers import Place
 
 FOLLOWED = ("bayesvae", "hand", "pyro")
 
 
 def compare(
-    bits: np.ndarray,
+    source: Source,
     names: Sequence[str],
     place: Place,
     settings: steps.Settings,
@@ -24,7 +28,7 @@ def compare(
     """Times `FOLLOWED` in every case of every direction of growth.
 
     Args:
-        bits: binary data ``(N, D)``.
+        source: grey levels.
         names: those of `FOLLOWED` that take part.
         place: where they run.
         settings: how long.
@@ -34,11 +38,15 @@ def compare(
     Returns:
         By direction and case, what `steps.timed` gives and the ``errors``.
     """
-    found: dict[str, dict[str, Any]] = {}
-    for direction, sizes in cases.items():
-        found[direction] = {}
-        for case in sizes:
-            takes = [name for name in FOLLOWED if name in names and CONTESTANTS[name].takes(case)]
-            given = steps.make_set(case, bits)
-            found[direction][case.name] = steps.timed_alone(given, takes, place, settings, tell)
-    return found
+    x = bits(source.train[:6144])
+
+    def timed(case: Case) -> dict[str, Any]:
+        takes = [name for name in FOLLOWED if name in names and CONTESTANTS[name].takes(case)]
+        if not case.table:
+            return steps.timed_alone(steps.make_set(case, x), takes, place, settings, tell)
+        part = source._replace(train=source.train[: case.table])
+        return epochs.timed_alone(case, part, takes, place, settings, tell)
+
+    return {
+        direction: {case.name: timed(case) for case in sizes} for direction, sizes in cases.items()
+    }

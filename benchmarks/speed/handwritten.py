@@ -52,7 +52,9 @@ def log_prior(w: Weights, z: Tensor, case: Case) -> Tensor:
 
 def posterior_rows(w: Weights, x: Tensor, index: Tensor | None, case: Case) -> Tensor:
     """lambda, ``(B, rows)``."""
-    return F.embedding(index, w["table"]) if case.table else mlp(w, "encoder", x)
+    if case.table:
+        return F.embedding(index, w["table"], sparse=True)
+    return mlp(w, "encoder", x)
 
 
 def draw(rows: Tensor, noise: Tensor, case: Case) -> tuple[Tensor, Tensor, Tensor]:

@@ -26,12 +26,13 @@ def epochs(case: Case, weights: Arrays, levels: np.ndarray, gate: Gate) -> None:
     """Epochs as in Pyro's introduction, with a `DataLoader`, while the gate opens."""
     parts = make_parts(case, weights)
     svi = _svi(case, parts)
-    images = TensorDataset(torch.from_numpy(levels).float().div(255))
+    grey = torch.from_numpy(levels).float().div(255)
+    images = TensorDataset(grey, torch.arange(len(grey)))
     loader = DataLoader(images, case.batch, shuffle=True)
     while True:
         gate.next(partial(arrays, parts.named))
-        for (x,) in loader:
-            svi.step(torch.bernoulli(x))
+        for x, index in loader:
+            svi.step(torch.bernoulli(x), index)
 
 
 def _svi(case: Case, parts: Parts, analytic_kl: bool = False) -> SVI:

@@ -12,6 +12,7 @@ from itertools import count
 import numpy as np
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from benchmarks.speed.cases import Arrays, Case
 from benchmarks.speed.handwritten import Weights, parameters, step_loss
@@ -50,7 +51,7 @@ def _finite(loss: float) -> None:
 
 
 def eager(w: Weights, case: Case) -> Step:
-    """The usual loop: loss, backward, fused Adam.  A table's optimiser is dense here."""
+    """The usual loop: loss, backward, fused Adam, and `SparseAdam` for a table."""
     return _loop(w, partial(step_loss, case=case))
 
 
@@ -76,13 +77,16 @@ def compiled_adam(w: Weights, case: Case) -> Step:
 
 
 def _loop(w: Weights, bound: Callable[..., Tensor]) -> Step:
-    adam = torch.optim.Adam(w.values(), lr=1e-3, fused=True)
+    dense = [value for name, value in w.items() if name != "table"]
+    optimizers: list[Optimizer] = [torch.optim.Adam(dense, lr=1e-3, fused=True)]
+    optimizers += [torch.optim.SparseAdam([w["table"]])] if "table" in w else []
 
     def step(x: Tensor, index: Tensor) -> Tensor:
         loss = bound(w, x, index)
         loss.backward()
-        adam.step()
-        adam.zero_grad(set_to_none=True)
+        for each in optimizers:
+            each.step()
+            each.zero_grad(set_to_none=True)
         return loss.detach()
 
     return step

@@ -30,20 +30,20 @@ def calibrate(run: Timed, seconds: float, most: int = 100_000) -> int:
     steps = 1
     while (took := run(steps)) < seconds / 8 and steps < most:
         steps = min(most, 2 * steps)
-    return max(1, min(most, round(steps * seconds / took)))
+    return max(1, min(most, round(steps * seconds / max(took, 1e-9))))
 
 
 def turns(names: Sequence[str], rounds: int) -> Iterator[list[str]]:
-    """The order of each round: shifted by one from round to round, every other one backwards.
+    """The order of each round: there and back, then shifted by one.
 
     So nobody always comes first, or after the same one.
 
     Example:
         >>> list(turns("abc", 3))
-        [['a', 'b', 'c'], ['a', 'c', 'b'], ['c', 'a', 'b']]
+        [['a', 'b', 'c'], ['c', 'b', 'a'], ['b', 'c', 'a']]
     """
     for number in range(rounds):
-        shift = number % len(names)
+        shift = number // 2 % len(names)
         order = [*names[shift:], *names[:shift]]
         yield order[::-1] if number % 2 else order
 

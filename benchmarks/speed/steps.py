@@ -14,6 +14,9 @@ from benchmarks.speed.contestants import CONTESTANTS
 from benchmarks.speed.worker import WARM
 from benchmarks.speed.workers import ContestantError, Place, Worker
 
+SETTLED = 60
+"""Steps after which `bayesvae` has tried what it compiled."""
+
 Tell = Callable[[str], None]
 """Says what is going on, for the progress bar."""
 
@@ -26,12 +29,14 @@ class Settings(NamedTuple):
         seconds: a slice of steps.
         fair_steps: steps after which weights are compared.
         fair_runs: runs of the hand-written contestant, to know their noise.
+        tolerance: share by which bounds may differ after epochs on data drawn afresh.
     """
 
     rounds: int = 9
     seconds: float = 0.3
     fair_steps: int = 600
     fair_runs: int = 5
+    tolerance: float = 0.01
 
 
 class Set(NamedTuple):
@@ -105,6 +110,7 @@ def timed(workers: dict[str, Worker], settings: Settings, tell: Tell) -> dict[st
     steps = {}
     for name, worker in workers.items():
         tell(f"calibrates {name}")
+        worker.run(SETTLED)
         steps[name] = measure.calibrate(worker.run, settings.seconds)
     runs = {name: worker.run for name, worker in workers.items()}
     rounds, others = watched(partial(measure.interleaved, runs, steps), settings, workers, tell)
@@ -113,8 +119,14 @@ def timed(workers: dict[str, Worker], settings: Settings, tell: Tell) -> dict[st
         "others": others,
         "steps": steps,
         "start": {name: worker.ready for name, worker in workers.items()},
-        "memory": {name: worker.ask(memory=True)["peak_mb"] for name, worker in workers.items()},
+        "memory": memory(workers),
+        "cores_used": {name: worker.cores_used for name, worker in workers.items()},
     }
+
+
+def memory(workers: dict[str, Worker]) -> dict[str, float]:
+    """The most that each process has held, MB."""
+    return {name: worker.ask(memory=True)["peak_mb"] for name, worker in workers.items()}
 
 
 def watched(

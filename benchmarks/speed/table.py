@@ -21,13 +21,16 @@ HEADER = (
     "ELBO",
     "",
 )
+EPOCH_HEADER = (*HEADER[:4], "ready", "first epoch", "", *HEADER[7:])
 NOTES = """\
 ours / it   time of bayesvae compiled divided by this one's, median over rounds of the ratio within
             a round: below 1, bayesvae is faster
 time        median over rounds, of a step or of an epoch; +- is half the distance of the quartiles
 import, first step, warm
             seconds after the process was started; warm is after ten steps, compilation included
-            (of epochs: first step is the first epoch alone, compilation included)
+ready, first epoch
+            seconds from the start of the process to the first epoch, and of that epoch alone,
+            compilation included
 memory      the most that the process held, MB
 ELBO        nats per datum after equally many steps from the same weights, judged alike for all
 pyro's TraceMeanField_ELBO and pythae take the KL in closed form, as the analytic case does
@@ -57,7 +60,10 @@ def rows(report: Mapping[str, Any]) -> list[Sequence[str]]:
         cells.append(())
     if report.get("epochs"):
         epochs = report["epochs"]
-        cells += [(f"784-400-20, an epoch of {epochs['data']}, everything included",), HEADER]
+        cells += [
+            (f"784-400-20, an epoch of {epochs['data']}, everything included",),
+            EPOCH_HEADER,
+        ]
         cells += [_row(epochs, key, EPOCHS[key].title, 1.0) for key in _named(epochs)]
         cells.append(())
     for direction, sizes in report.get("growth", {}).items():
@@ -82,6 +88,9 @@ def warnings(report: Mapping[str, Any]) -> list[str]:
             )
         if case.get("made_up"):
             said.append(f"MADE-UP DATA in {name}: {case['data']} instead of MNIST.")
+        used = max(case.get("cores_used", {}).values(), default=0.0)
+        if used > 1.05 * report["threads"]:
+            said.append(f"TOO MANY THREADS in {name}: up to {used:.2f} cores were used.")
         said += [f"FAILED in {name}: {error}" for error in case["errors"].values()]
         said += [
             f"UNFAIR in {name}: {key} reached {verdict['elbo']:.2f} nats, the others "
@@ -120,8 +129,10 @@ def _row(case: Mapping[str, Any], name: str, title: str, unit: float) -> list[st
     rounds = case["rounds"]
     ratio = f"{measure.ratio(rounds, OURS, name):.2f}" if OURS in rounds[0] else "-"
     took = f"{unit * measure.median(rounds, name):.3f} {'ms' if unit > 1 else 's'}"
-    start = case["start"][name] if "start" in case else {"first": case["first"][name]}
-    when = [f"{start[key]:.1f}" if key in start else "-" for key in ("imported", "first", "warm")]
+    if "start" in case:
+        when = [f"{case['start'][name][key]:.1f}" for key in ("imported", "first", "warm")]
+    else:
+        when = [f"{case['ready'][name]:.1f}", f"{case['first'][name]:.1f}", ""]
     verdict = case["verdicts"].get(name)
     bound = f"{verdict['elbo']:.2f}" if verdict else "-"
     fair = "" if verdict is None or verdict["fair"] else "UNFAIR"
