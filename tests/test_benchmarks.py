@@ -327,7 +327,7 @@ def test_the_help_teaches_every_case_and_contestant(capsys):
 DOCUMENTED = ("speed.cases", "speed.measure", "speed.machine", "speed.fairness", "speed.sources")
 
 
-@pytest.mark.parametrize("name", [*DOCUMENTED, "speed.targets", "bf16"])
+@pytest.mark.parametrize("name", [*DOCUMENTED, "speed.targets", "speed.profiled", "bf16"])
 def test_the_examples_in_docstrings_hold(name):
     torch.set_default_dtype(torch.float32)
     outcome = doctest.testmod(importlib.import_module(f"benchmarks.{name}"))

@@ -11,6 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from bayesvae.checkpoint import save_json
+from benchmarks import speed
 from benchmarks.speed import epochs, growth, machine, profiled, sources, steps, table, targets
 from benchmarks.speed.cases import CASES, GROWTH
 from benchmarks.speed.contestants import CONTESTANTS
@@ -24,14 +25,35 @@ def parser() -> argparse.ArgumentParser:
     """What the command understands."""
     made = argparse.ArgumentParser(
         prog="python -m benchmarks.speed",
-        description=__import__("benchmarks.speed").speed.__doc__,
+        description=speed.__doc__,
         epilog=_epilog(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = made.add_argument
-    add("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to measure (all)")
-    add("--cases", nargs="+", choices=CASES, default=list(CASES), help="for steps (all)")
-    add("--contestants", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS), help="(all)")
+    add(
+        "--parts",
+        nargs="+",
+        choices=PARTS,
+        default=PARTS,
+        metavar="PART",
+        help=f"of {', '.join(PARTS)} (all)",
+    )
+    add(
+        "--cases",
+        nargs="+",
+        choices=CASES,
+        default=list(CASES),
+        metavar="CASE",
+        help="for steps (all)",
+    )
+    add(
+        "--contestants",
+        nargs="+",
+        choices=CONTESTANTS,
+        default=list(CONTESTANTS),
+        metavar="NAME",
+        help="(all)",
+    )
     add("--rounds", type=int, default=9, help="rounds of each case (9); 5 at least for a figure")
     add("--seconds", type=float, default=0.3, help="length of a slice of steps (0.3)")
     add(

@@ -52,8 +52,8 @@ CONTESTANTS = {
     "bayesvae-eager": Contestant("bayesvae eager", "in_bayesvae", {"compile": False}),
     "hand": Contestant("hand-written, fused Adam", "in_torch", {}),
     "hand-loss": Contestant("hand-written, compiled loss", "in_torch", {"compiled": "loss"}),
-    "hand-adam": Contestant("... and compiled Adam", "in_torch", {"compiled": "adam"}),
-    "hand-step": Contestant("... as one graph", "in_torch", {"compiled": "step"}),
+    "hand-adam": Contestant("hand-written, compiled loss, Adam", "in_torch", {"compiled": "adam"}),
+    "hand-step": Contestant("hand-written, one graph", "in_torch", {"compiled": "step"}),
     "pyro": Contestant("pyro SVI, Trace_ELBO", "in_pyro", {}),
     "pyro-mean-field": Contestant(
         "pyro SVI, TraceMeanField_ELBO",

@@ -1,5 +1,6 @@
 """Data: real digits and MNIST, and where MNIST is not at hand, made-up data of its shape."""
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -31,6 +32,7 @@ def digits() -> Source:
     return Source("digits", _bytes(splits.train), _bytes(splits.test))
 
 
+@lru_cache
 def mnist(root: str | None = None) -> Source:
     """MNIST from ``root``, else BAYESVAE_DATA, else the cache or the network; else made up."""
     try:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +17,9 @@ from benchmarks.speed.workers import ContestantError, Place, Worker
 
 SETTLED = 60
 """Steps after which `bayesvae` has tried what it compiled."""
+
+KEEPING = ("bayesvae", "hand-step")
+"""Those whose second start is looked at."""
 
 Tell = Callable[[str], None]
 """Says what is going on, for the progress bar."""
@@ -67,15 +71,18 @@ def compare(
 
     Returns:
         What the JSON file holds of this case: ``rounds`` (seconds a step by contestant), how many
-        ``steps`` a slice had, what each said at its ``start``, ``memory``, ``verdicts`` on
-        fairness, ``errors``, and how many cores ``others`` used in each round.
+        ``steps`` a slice had, what each said at its ``start`` and when started ``again`` with its
+        compiled code at hand, ``memory``, ``verdicts`` on fairness, ``errors``, and how many cores
+        ``others`` used in each round.
     """
     takes = [name for name in names if CONTESTANTS[name].takes(given.case)]
     with ExitStack() as stack:
         workers, errors = started(stack, given, takes, place, tell)
         report = {"case": given.case._asdict(), "title": given.case.title, "errors": errors}
         report["verdicts"] = _verdicts(given, workers, settings, tell)
-        return report | timed(workers, settings, tell)
+        report |= timed(workers, settings, tell)
+        report["again"] = _again(given, workers, place, tell)
+        return report
 
 
 def timed_alone(
@@ -91,9 +98,9 @@ def started(
     stack: ExitStack, given: Set, names: Sequence[str], place: Place, tell: Tell
 ) -> tuple[dict[str, Worker], dict[str, str]]:
     """Contestants that are ready, and what kept others from it."""
-    start = place.file(".npz")
-    np.savez(start, x=given.x, index=given.index, **given.weights)
-    workers, errors = {}, {}
+    start = _start_file(given, place)
+    workers: dict[str, Worker] = {}
+    errors: dict[str, str] = {}
     for name in names:
         tell(f"{given.case.name}: {name} starts")
         try:
@@ -103,6 +110,25 @@ def started(
         else:
             workers[name] = stack.enter_context(closing(worker))
     return workers, errors
+
+
+def _start_file(given: Set, place: Place) -> Path:
+    path = place.file(".npz")
+    np.savez(path, x=given.x, index=given.index, **given.weights)
+    return path
+
+
+def _again(
+    given: Set, workers: dict[str, Worker], place: Place, tell: Tell
+) -> dict[str, dict[str, float]]:
+    """What is said at a second start, by those who keep compiled code on disk."""
+    start, said = _start_file(given, place), {}
+    for name in (name for name in KEEPING if name in workers):
+        tell(f"{given.case.name}: {name} starts again")
+        second = Worker(place, "steps", name, given.case, start, workers[name].cache)
+        said[name] = second.ready
+        second.close()
+    return said
 
 
 def timed(workers: dict[str, Worker], settings: Settings, tell: Tell) -> dict[str, Any]:

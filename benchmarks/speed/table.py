@@ -17,17 +17,19 @@ HEADER = (
     "import",
     "first step",
     "warm",
+    "again",
     "memory",
     "ELBO",
     "",
 )
-EPOCH_HEADER = (*HEADER[:4], "ready", "first epoch", "", *HEADER[7:])
+EPOCH_HEADER = (*HEADER[:4], "ready", "first epoch", "", "", *HEADER[8:])
 NOTES = """\
 ours / it   time of bayesvae compiled divided by this one's, median over rounds of the ratio within
             a round: below 1, bayesvae is faster
 time        median over rounds, of a step or of an epoch; +- is half the distance of the quartiles
 import, first step, warm
-            seconds after the process was started; warm is after ten steps, compilation included
+            seconds after the process was started; warm is after ten steps, compilation included,
+            with nothing compiled before; again: warm at a second start, compiled code at hand
 ready, first epoch
             seconds from the start of the process to the first epoch, and of that epoch alone,
             compilation included
@@ -125,14 +127,16 @@ def _named(case: Mapping[str, Any]) -> list[str]:
 
 def _row(case: Mapping[str, Any], name: str, title: str, unit: float) -> list[str]:
     if name not in case["memory"]:
-        return [title, *["-"] * 8, "failed"]
+        return [title, *["-"] * 9, "failed"]
     rounds = case["rounds"]
     ratio = f"{measure.ratio(rounds, OURS, name):.2f}" if OURS in rounds[0] else "-"
     took = f"{unit * measure.median(rounds, name):.3f} {'ms' if unit > 1 else 's'}"
     if "start" in case:
         when = [f"{case['start'][name][key]:.1f}" for key in ("imported", "first", "warm")]
+        again = case.get("again", {}).get(name)
+        when.append(f"{again['warm']:.1f}" if again else "")
     else:
-        when = [f"{case['ready'][name]:.1f}", f"{case['first'][name]:.1f}", ""]
+        when = [f"{case['ready'][name]:.1f}", f"{case['first'][name]:.1f}", "", ""]
     verdict = case["verdicts"].get(name)
     bound = f"{verdict['elbo']:.2f}" if verdict else "-"
     fair = "" if verdict is None or verdict["fair"] else "UNFAIR"

@@ -64,6 +64,7 @@ class Worker:
         planned: how many epochs it may count on.
 
     Attributes:
+        cache: where its compiled code is kept.
         ready: what it said when it was ready, in seconds since it was started.
         cores_used: the most that a slice used on average: no more than the place has.
 
@@ -83,6 +84,7 @@ class Worker:
     ) -> None:
         self.name, self.place, self.log = contestant, place, place.file(".log")
         self.cores_used = 0.0
+        self.cache = cache or place.file(".cache")
         setup = {
             "kind": kind,
             "contestant": contestant,
@@ -101,7 +103,7 @@ class Worker:
                 text=True,
                 bufsize=1,
                 cwd=place.folder,
-                env=place.environment(cache or place.file(".cache")),
+                env=place.environment(self.cache),
                 start_new_session=True,
             )
         self.ready = self._answer()
