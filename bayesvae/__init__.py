@@ -18,10 +18,12 @@ from bayesvae.evidence import Estimate, log_evidence
 from bayesvae.fit import fit
 from bayesvae.gaps import compare
 from bayesvae.pair import Pair
+from bayesvae.svi import CompiledSVI
 
 __version__ = "0.2.0"
 
 __all__ = [
+    "CompiledSVI",
     "Estimate",
     "Pair",
     "baselines",

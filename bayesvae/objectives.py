@@ -83,11 +83,7 @@ def per_datum(objective: Objective | ELBO, size: int) -> Objective:
             "An objective is a function (model, guide, *batch) -> Tensor () or a Pyro ELBO; "
             f"got {getattr(objective, '__name__', type(objective).__name__)}."
         )
-    if isinstance(objective, (JitTrace_ELBO, JitTraceMeanField_ELBO, JitTraceEnum_ELBO)):
-        raise TypeError(
-            f"{type(objective).__name__} keeps the programs of its first call, without later KL "
-            f"weights or sizes. Use {type(objective).__name__.removeprefix('Jit')}."
-        )
+    refuse_jit(objective)
     if not hasattr(objective, "differentiable_loss"):
         raise TypeError(
             f"{type(objective).__name__} has no differentiable_loss. Use Trace_ELBO, "
@@ -98,6 +94,19 @@ def per_datum(objective: Objective | ELBO, size: int) -> Objective:
         return -objective.differentiable_loss(model, guide, *batch) / size
 
     return bound
+
+
+def refuse_jit(objective: ELBO) -> None:
+    """Refuses Pyro's ``Jit`` objectives, which bake in what should be read at every step.
+
+    Raises:
+        TypeError: with the objective to use instead.
+    """
+    if isinstance(objective, (JitTrace_ELBO, JitTraceMeanField_ELBO, JitTraceEnum_ELBO)):
+        raise TypeError(
+            f"{type(objective).__name__} keeps the programs of its first call, without later KL "
+            f"weights or sizes. Use {type(objective).__name__.removeprefix('Jit')}."
+        )
 
 
 def is_pathwise(objective: Objective | ELBO) -> bool:

@@ -69,6 +69,12 @@ def _modules_behind(program: Any, seen: set[int]) -> Iterator[nn.Module]:
         yield from _modules_behind(part, seen)
 
 
+def modules_behind(*programs: Any) -> list[nn.Module]:
+    """Every module reachable from programs without running them: behind methods, closures, ..."""
+    seen: set[int] = set()
+    return [module for program in programs for module in _modules_behind(program, seen)]
+
+
 def _parts(program: Any) -> Iterable[Any]:
     """What a program, or something that one holds, is made of."""
     if isinstance(program, dict):

@@ -32,6 +32,7 @@ from torch.distributions import Distribution, kl_divergence
 
 from bayesvae.distributions import innermost
 from bayesvae.programs import DATA_PLATE, PARTICLE_PLATE, Program, given, within
+from bayesvae.tracing import decided
 
 
 class Site(NamedTuple):
@@ -291,7 +292,7 @@ def _weight(site: Site, weighted: bool) -> Tensor | float:
 
 def _same(first: Tensor | float | None, second: Tensor | float | None) -> bool:
     if isinstance(first, Tensor) and isinstance(second, Tensor):
-        return first is second or torch.equal(first, second)
+        return first is second or decided(lambda: torch.equal(first, second))
     return first is second or (type(first) is type(second) is float and first == second)
 
 

@@ -1,0 +1,309 @@
+"""Recording what a Python function does to tensors, and compiling the record.
+
+A Pyro program spends most of its time in Python: handlers, traces, distributions.  None of that
+depends on the values of tensors, so one run under ``make_fx`` leaves a graph of tensor operations
+that does the same to any other tensors of these shapes, as JAX does it.
+
+``torch.compile`` alone cannot read Pyro's handlers, ``torch.export`` hands back a graph without
+gradients or optimiser, and ``torch.compiler.nonstrict_trace`` takes captured parameters for
+constants.  So what the package needs from torch's and Pyro's less settled interfaces stands here,
+and the rest of it sees `record`, `chained`, `compiled` and `decided`.
+"""
+
+import inspect
+import linecache
+import numbers
+import operator
+import shutil
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest import mock
+
+import pyro
+import torch
+from torch import Tensor, nn
+from torch.fx import Graph, GraphModule, Node
+from torch.fx.experimental.proxy_tensor import (
+    disable_proxy_modes_tracing,
+    get_proxy_mode,
+    make_fx,
+)
+
+from bayesvae.products import with_fastest_products
+
+TensorFunction = Callable[..., Sequence[Tensor]]
+"""A function of tensors that returns tensors."""
+
+
+class Recorded(NamedTuple):
+    """A function as a graph of tensor operations.
+
+    Attributes:
+        graph: takes the function's inputs, then the captured tensors; returns its outputs.
+        captured: tensors that the function reads from elsewhere (parameters, buffers, data), by
+            reference: the graph sees what they hold when it runs.
+    """
+
+    graph: GraphModule
+    captured: tuple[Tensor, ...]
+
+    def __call__(self, *tensors: Tensor) -> list[Tensor]:
+        """Runs the graph as it stands, operation by operation, on inputs and captured tensors."""
+        with torch.no_grad():
+            return list(self.graph(*tensors))
+
+
+def record(function: TensorFunction, inputs: Sequence[Tensor]) -> Recorded:
+    """Runs a function once and writes down its tensor operations.
+
+    Shapes, dtypes, devices and everything that Python decides are fixed by this run.  The stream
+    of random numbers is left as it was; tensors that the function changes are changed.
+
+    Args:
+        function: of as many tensors as there are inputs.
+        inputs: what to run it on.
+
+    Returns:
+        The record.
+
+    Raises:
+        RuntimeError: where Python asks for the value of a tensor, as in ``if z.sum() > 0``.
+    """
+
+    def flat(*given: Tensor) -> list[Tensor]:
+        return list(function(*given))
+
+    with torch.random.fork_rng(), pyro.validation_enabled(False), _item_free():
+        return _lifted(make_fx(flat, record_stack_traces=True)(*inputs))
+
+
+def decided(predicate: Callable[[], bool]) -> bool:
+    """A Python decision about tensors' values that a record may rely on.
+
+    While recording it is taken on the values of this run and fixed.  For decisions that belong to
+    the program and not to its data, such as whether two masks agree.
+    """
+    if get_proxy_mode() is None:
+        return predicate()
+    with disable_proxy_modes_tracing():
+        return predicate()
+
+
+def chained(first: Recorded, second: Recorded, inputs: int) -> Recorded:
+    """One record that runs ``second`` on the outputs of ``first`` and further inputs of its own.
+
+    Args:
+        first: takes ``inputs`` tensors; its outputs are the first inputs of ``second``.
+        second: takes these outputs, then any number of further tensors.
+        inputs: how many ``first`` takes.
+
+    Returns:
+        Takes the inputs of ``first`` and the further ones of ``second``, returns the outputs of
+        ``second``.
+    """
+    outputs = len(next(iter(reversed(first.graph.graph.nodes))).args[0])
+    further = len(_placeholders(second)) - outputs - len(second.captured)
+    graph = Graph()
+    own = [graph.placeholder(f"input_{i}") for i in range(inputs + further)]
+    tensors = {id(t): t for t in (*first.captured, *second.captured)}
+    nodes = {key: graph.placeholder(f"captured_{i}") for i, key in enumerate(tensors)}
+    seen = [nodes[id(t)] for t in first.captured]
+    between = graph.call_module("first", (*own[:inputs], *seen))
+    handed = [graph.call_function(operator.getitem, (between, i)) for i in range(outputs)]
+    seen = [nodes[id(t)] for t in second.captured]
+    graph.output(graph.call_module("second", (*handed, *own[inputs:], *seen)))
+    parts = nn.ModuleDict({"first": first.graph, "second": second.graph})
+    return Recorded(GraphModule(parts, graph), tuple(tensors.values()))
+
+
+def compiled(recorded: Recorded, eager_random: bool = False) -> Callable[..., list[Tensor]]:
+    """The record as compiled code: ``(*inputs, *captured)`` to outputs; compiles when first run.
+
+    On a CPU it draws the same random numbers as the program itself: torch's own generators are
+    faster there than numbers made inside the loops.  On a CUDA device the numbers are made inside
+    the kernels, and these are replayed as a CUDA graph where torch can.
+
+    Args:
+        recorded: the record.
+        eager_random: draw the program's own random numbers on a CUDA device too; slower.
+    """
+    on_gpu = any(t.is_cuda for t in recorded.captured)
+    options: dict[str, Any] = {"fallback_random": eager_random or not on_gpu}
+    if on_gpu:
+        options["triton.cudagraphs"] = True
+        for tensor in recorded.captured:
+            torch._dynamo.mark_static_address(tensor)
+    run = torch.compile(recorded.graph.forward, fullgraph=True, dynamic=False, options=options)
+
+    def with_no_gradient(*tensors: Tensor) -> list[Tensor]:
+        with torch.no_grad():
+            outputs = run(*tensors)
+        # The next replay of a CUDA graph overwrites what this one returned.
+        return [t.clone() for t in outputs] if on_gpu else outputs
+
+    return with_no_gradient
+
+
+def missing_compiler() -> str | None:
+    """What to install before code can be compiled for the CPU, None if it is all there."""
+    candidates = ("clang++", "g++", "c++", "cl", "icpx")
+    named = torch._inductor.config.cpp.cxx
+    named = [name for name in (named if isinstance(named, (list, tuple)) else [named]) if name]
+    if any(shutil.which(name) for name in (*named, *candidates)):
+        return None
+    return "there is no C++ compiler; install one (g++ or clang++) and put it on the PATH"
+
+
+@contextmanager
+def compiling_state() -> Iterator[None]:
+    """Lets torch's optimisers keep step counts and rates as tensors, as under torch.compile."""
+    with mock.patch.object(torch.compiler, "_is_compiling_flag", True):
+        yield
+
+
+@contextmanager
+def _item_free() -> Iterator[None]:
+    """Lets Pyro's ELBOs keep their values as tensors where they would read numbers."""
+    instead = {
+        "torch_item": lambda x: x if isinstance(x, numbers.Number) else x.detach(),
+        "warn_if_nan": lambda value, *_, **__: value,
+    }
+    with ExitStack() as stack:
+        for name, module in list(sys.modules.items()):
+            if name.startswith("pyro.infer."):
+                for function in instead.keys() & vars(module).keys():
+                    stack.enter_context(mock.patch.object(module, function, instead[function]))
+        yield
+
+
+# From make_fx's graph to a record ----------------------------------------------------------------
+
+
+def _placeholders(recorded: Recorded) -> list[Node]:
+    return [node for node in recorded.graph.graph.nodes if node.op == "placeholder"]
+
+
+def _lifted(module: GraphModule) -> Recorded:
+    """Turns tensors that a graph holds by reference into inputs of it."""
+    graph, captured, nodes = module.graph, {}, {}
+    last = next(n for n in reversed(graph.nodes) if n.op == "placeholder") if graph.nodes else None
+    for node in list(graph.nodes):
+        if node.op == "call_function" and getattr(node.target, "namespace", "") == "profiler":
+            continue
+        if node.op != "get_attr" or _is_literal(node):
+            continue
+        tensor = getattr(module, node.target)
+        if not isinstance(tensor, Tensor):
+            continue
+        if id(tensor) not in captured:
+            with graph.inserting_after(last):
+                last = graph.placeholder(f"captured_{len(captured)}")
+            last.meta["val"] = tensor.detach()
+            captured[id(tensor)], nodes[id(tensor)] = tensor, last
+        node.replace_all_uses_with(nodes[id(tensor)])
+        graph.erase_node(node)
+    for node in reversed(list(graph.nodes)):
+        if getattr(node.target, "namespace", "") == "profiler":
+            graph.erase_node(node)
+    with_fastest_products(graph)
+    _compute_scalars_once(graph)
+    module.recompile()
+    return Recorded(module, tuple(captured.values()))
+
+
+def _compute_scalars_once(graph: Graph) -> None:
+    """Keeps powers of single numbers (an optimiser's bias corrections) out of the loops.
+
+    Fused into a loop over a parameter they would be computed again for each few entries, at a
+    hundred times the cost of all else.  The compiler stores what it is asked to look at by
+    strides, so it is asked to.
+    """
+    for node in list(graph.nodes):
+        value = node.meta.get("val")
+        source = node.args[0] if node.target is operator.getitem else node
+        if "pow" not in str(source.target) or not isinstance(value, Tensor) or value.dim():
+            continue
+        with graph.inserting_after(node):
+            kept = graph.call_function(torch.ops.aten.as_strided.default, (node, [], []))
+        kept.meta = dict(node.meta)
+        node.replace_all_uses_with(kept, delete_user_cb=lambda user, kept=kept: user is not kept)
+
+
+def _is_literal(node: Node) -> bool:
+    """Whether a tensor was written in the program itself, as ``torch.tensor(0.5)``."""
+    lifts = (torch.ops.aten.lift_fresh_copy.default, torch.ops.aten.lift_fresh.default)
+    return bool(node.users) and all(user.target in lifts for user in node.users)
+
+
+# Where and why -----------------------------------------------------------------------------------
+
+
+def place_of(error: BaseException) -> str:
+    """File and line, with its text, of the user's code that an error passed through last."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return _named(frames)
+
+
+def first_difference(first: Recorded, second: Recorded) -> str:
+    """Where two records of one function part: a number, a shape or an operation; empty if not."""
+    pairs = zip(first.graph.graph.nodes, second.graph.graph.nodes, strict=False)
+    for one, other in pairs:
+        if one.target != other.target and one.op == "call_function":
+            return _told(one, f"{one.target} against {other.target}")
+        mine, theirs = (
+            [a for a in (*n.args, *n.kwargs.values()) if not _holds_node(a)] for n in (one, other)
+        )
+        if mine != theirs:
+            return _told(one, f"{mine} against {theirs}")
+        if one.op == "get_attr" and not _same_constant(first, second, one, other):
+            return _told(one, "a tensor made anew")
+    return ""
+
+
+def _holds_node(argument: Any) -> bool:
+    return isinstance(argument, Node) or (
+        isinstance(argument, (list, tuple)) and any(map(_holds_node, argument))
+    )
+
+
+def _same_constant(first: Recorded, second: Recorded, one: Node, other: Node) -> bool:
+    a, b = getattr(first.graph, one.target), getattr(second.graph, other.target)
+    return not isinstance(a, Tensor) or (a.shape == b.shape and torch.equal(a, b))
+
+
+def _told(node: Node, what: str) -> str:
+    place = node.meta.get("stack_trace") or next(
+        (user.meta["stack_trace"] for user in node.users if user.meta.get("stack_trace")), ""
+    )
+    return f"{what} at {_named(_parsed(place))}"
+
+
+def _parsed(stack: str) -> list[traceback.FrameSummary]:
+    """The frames of a stack as text."""
+    frames = []
+    for line in stack.splitlines():
+        parts = line.strip().split(", ")
+        if len(parts) >= 3 and parts[0].startswith('File "'):
+            file, number = parts[0][6:-1], int(parts[1].removeprefix("line "))
+            frames.append(traceback.FrameSummary(file, number, parts[2].removeprefix("in ")))
+    return frames
+
+
+_LIBRARIES = tuple(
+    str(Path(file).parent) for file in (*map(inspect.getfile, (torch, pyro, inspect)), __file__)
+)
+
+
+def _named(frames: Sequence[traceback.FrameSummary]) -> str:
+    """The last frame outside of the libraries, or simply the last."""
+    users = [f for f in frames if not f.filename.startswith(_LIBRARIES)]
+    users = [f for f in users if not f.filename.startswith("<")] or list(frames)
+    if not users:
+        return "a line that could not be found"
+    frame = users[-1]
+    text = (frame.line or linecache.getline(frame.filename, frame.lineno or 0)).strip()
+    return f"{frame.filename}:{frame.lineno}: {text}"
