@@ -293,6 +293,20 @@ def test_a_contestant_that_failed_has_a_row_that_says_so():
     assert rows["NumPyro, jitted update"][-1] == "failed"
 
 
+def test_a_contestant_that_ends_in_the_midst_costs_its_case_and_not_the_run():
+    steps, error = part("steps"), part("workers").ContestantError
+
+    def look():
+        raise error("pyro", "Killed")
+
+    assert steps.finished("a case", lambda: {"rounds": [1]}) == {"rounds": [1]}
+    found = steps.finished("a case", look)
+    spoiled = report()
+    spoiled["cases"]["mnist"] = found
+    assert "FAILED in mnist: pyro: Killed" in part("table").text(spoiled, [])
+    assert not part("table").sound(spoiled)
+
+
 def test_a_target_is_judged_against_the_fastest_of_several():
     targets = part("targets")
     target = targets.Target("mnist", "bayesvae", ("hand-loss", "hand-step", "absent"), 1.05, 1.0)

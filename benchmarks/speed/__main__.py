@@ -3,7 +3,8 @@
 import argparse
 import datetime
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,7 +14,7 @@ from tqdm import tqdm
 from bayesvae.checkpoint import save_json
 from benchmarks import speed
 from benchmarks.speed import epochs, growth, machine, profiled, sources, steps, table, targets
-from benchmarks.speed.cases import CASES, GROWTH
+from benchmarks.speed.cases import CASES, GROWTH, Case
 from benchmarks.speed.contestants import CONTESTANTS
 from benchmarks.speed.workers import Place
 
@@ -29,31 +30,10 @@ def parser() -> argparse.ArgumentParser:
         epilog=_epilog(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    _several(made, "--parts", PARTS, f"of {', '.join(PARTS)} (all)")
+    _several(made, "--cases", CASES, "for steps (all)")
+    _several(made, "--contestants", CONTESTANTS, "(all)")
     add = made.add_argument
-    add(
-        "--parts",
-        nargs="+",
-        choices=PARTS,
-        default=PARTS,
-        metavar="PART",
-        help=f"of {', '.join(PARTS)} (all)",
-    )
-    add(
-        "--cases",
-        nargs="+",
-        choices=CASES,
-        default=list(CASES),
-        metavar="CASE",
-        help="for steps (all)",
-    )
-    add(
-        "--contestants",
-        nargs="+",
-        choices=CONTESTANTS,
-        default=list(CONTESTANTS),
-        metavar="NAME",
-        help="(all)",
-    )
     add("--rounds", type=int, default=9, help="rounds of each case (9); 5 at least for a figure")
     add("--seconds", type=float, default=0.3, help="length of a slice of steps (0.3)")
     add(
@@ -65,6 +45,14 @@ def parser() -> argparse.ArgumentParser:
     add("--quick", action="store_true", help="a minute or two a case, to see whether all runs")
     add("--profile", action="store_true", help="instead: where the time of our steps goes")
     return made
+
+
+def _several(
+    made: argparse.ArgumentParser, option: str, choices: Iterable[str], text: str
+) -> None:
+    all_of_them = list(choices)
+    kinds = {"nargs": "+", "choices": all_of_them, "default": all_of_them}
+    made.add_argument(option, metavar="NAME", help=text, **kinds)
 
 
 def _epilog() -> str:
@@ -86,8 +74,10 @@ Run it on a machine with nothing else to do; it says when others used the cores.
 if a contestant failed or did other work than the rest; a target that is missed is no failure."""
 
 
-def measured(options: argparse.Namespace, folder: str, tell: steps.Tell) -> dict[str, Any]:
-    """Everything that was asked for, as the JSON file holds it.
+def measured(
+    options: argparse.Namespace, folder: str, tell: steps.Tell
+) -> Iterator[dict[str, Any]]:
+    """Everything that was asked for, as the JSON file holds it; one report that grows.
 
     Args:
         options: the command's.
@@ -108,15 +98,27 @@ def measured(options: argparse.Namespace, folder: str, tell: steps.Tell) -> dict
     place = Place(machine.cores(options.threads), folder)
     if "steps" in options.parts:
         for name in options.cases:
-            source = sources.of_case(CASES[name], options.data_root)
-            given = steps.make_set(CASES[name], sources.bits(source.train[:6144]))
-            found = steps.compare(given, options.contestants, place, settings, tell)
-            report["cases"][name] = found | {"data": source.name, "made_up": source.made_up}
+            report["cases"][name] = _case(CASES[name], options, place, settings, tell)
+            yield report
     if "epochs" in options.parts:
         report["epochs"] = _epochs(options, place, settings, tell)
+        yield report
     if "growth" in options.parts:
         report["growth"] = _growth(options, place, settings, tell)
-    return report
+        yield report
+
+
+def _case(
+    case: Case,
+    options: argparse.Namespace,
+    place: Place,
+    settings: steps.Settings,
+    tell: steps.Tell,
+) -> dict[str, Any]:
+    source = sources.of_case(case, options.data_root)
+    given = steps.make_set(case, sources.bits(source.train[:6144]))
+    look = partial(steps.compare, given, options.contestants, place, settings, tell)
+    return steps.finished(case.title, look) | {"data": source.name, "made_up": source.made_up}
 
 
 def _epochs(
@@ -127,7 +129,8 @@ def _epochs(
         source = source._replace(train=source.train[:3000])
     names = [n for n in epochs.EPOCHS if n.removesuffix("-auto") in options.contestants]
     settings = settings._replace(rounds=2 if options.quick else options.epoch_rounds)
-    return epochs.compare(source, names, place, settings, tell)
+    look = partial(epochs.compare, source, names, place, settings, tell)
+    return steps.finished("epochs", look) | {"data": source.name, "made_up": source.made_up}
 
 
 def _growth(
@@ -138,6 +141,11 @@ def _growth(
     return growth.compare(source, options.contestants, place, settings, tell, cases)
 
 
+def _rounds(report: dict[str, Any]) -> dict[str, Any]:
+    rounds = {name: case["rounds"] for name, case in report["cases"].items()}
+    return rounds | {"epochs": report.get("epochs", {}).get("rounds", [])}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures, prints the table and saves everything; returns the exit code."""
     options = parser().parse_args(arguments)
@@ -145,13 +153,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return profiled.show(options)
     bar = tqdm(bar_format="{desc} [{elapsed}]", file=sys.stderr)
     with bar, TemporaryDirectory(prefix="bayesvae-bench-") as folder:
-        report = measured(options, folder, bar.set_description_str)
-    rounds = {name: case["rounds"] for name, case in report["cases"].items()}
-    rounds["epochs"] = report.get("epochs", {}).get("rounds", [])
-    reached = targets.outcomes(rounds)
-    report["targets"] = [targets.as_json(outcome) for outcome in reached]
-    file = options.out / f"speed-{report['when'].replace(':', '')[:17]}.json"
-    save_json(file, report)
+        for report in measured(options, folder, bar.set_description_str):
+            reached = targets.outcomes(_rounds(report))
+            report["targets"] = [targets.as_json(outcome) for outcome in reached]
+            file = options.out / f"speed-{report['when'].replace(':', '')[:17]}.json"
+            save_json(file, report)
     print(table.text(report, reached))
     print(f"All rounds: {file}")
     return 0 if table.sound(report) else 1

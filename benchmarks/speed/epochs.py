@@ -7,6 +7,7 @@ compared, as that of steps is.
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from benchmarks.speed import fairness, measure
 from benchmarks.speed.cases import CASES, Case, first_weights
 from benchmarks.speed.sources import Source, bits
-from benchmarks.speed.steps import Settings, Tell, memory, watched
+from benchmarks.speed.steps import Settings, Tell, in_the_end, watched
 from benchmarks.speed.workers import ContestantError, Place, Worker
 
 
@@ -89,36 +90,42 @@ def _timed(
 ) -> tuple[dict[str, Any], dict[str, Worker]]:
     start = place.file(".npz")
     np.savez(start, levels=source.train, **first_weights(case, bits(source.train[:1000])))
-    planned = settings.rounds + 2  # the last one is never asked for: `fit` does not close it
-    workers, errors, first = {}, {}, {}
-    for name in names:
-        tell(f"{case.name}: first epoch of {name}")
-        try:
-            worker = Worker(place, "epochs", name, case, start, planned=planned)
-            stack.enter_context(closing(worker))
-            first[name] = worker.run(1)
-            workers[name] = worker
-        except ContestantError as error:
-            errors[name] = str(error)
+    workers, report = _started(stack, case, start, names, place, settings, tell)
 
     def rounds_of(rounds: int) -> Iterator[dict[str, float]]:
         for order in measure.turns(list(workers), rounds):
             yield {name: workers[name].run(1) for name in order}
 
     rounds, others = watched(rounds_of, settings, workers, tell)
-    report = {
-        "title": case.title,
-        "data": source.name,
-        "made_up": source.made_up,
-        "errors": errors,
-        "ready": {name: worker.ready["ready"] for name, worker in workers.items()},
-        "first": first,
-        "rounds": rounds,
-        "others": others,
-        "memory": memory(workers),
-        "cores_used": {name: worker.cores_used for name, worker in workers.items()},
-    }
+    report |= {"rounds": rounds, "others": others} | in_the_end(workers)
+    report |= {"title": case.title, "data": source.name, "made_up": source.made_up}
     return report, workers
+
+
+def _started(
+    stack: ExitStack,
+    case: Case,
+    start: Path,
+    names: Sequence[str],
+    place: Place,
+    settings: Settings,
+    tell: Tell,
+) -> tuple[dict[str, Worker], dict[str, Any]]:
+    """Contestants that have trained for their first epoch."""
+    planned = settings.rounds + 2  # the last one is never asked for: `fit` does not close it
+    workers: dict[str, Worker] = {}
+    report: dict[str, Any] = {"ready": {}, "first": {}, "errors": {}}
+    for name in names:
+        tell(f"{case.name}: first epoch of {name}")
+        try:
+            worker = Worker(place, "epochs", name, case, start, planned=planned)
+            stack.enter_context(closing(worker))
+            report["first"][name] = worker.run(1)
+        except ContestantError as error:
+            report["errors"][name] = str(error)
+        else:
+            report["ready"][name], workers[name] = worker.ready["ready"], worker
+    return workers, report
 
 
 def _verdicts(

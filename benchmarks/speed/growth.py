@@ -6,7 +6,10 @@ time is that of an epoch, divided by its steps.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
+
+import numpy as np
 
 from benchmarks.speed import epochs, steps
 from benchmarks.speed.cases import GROWTH, Case
@@ -39,14 +42,28 @@ def compare(
         By direction and case, what `steps.timed` gives and the ``errors``.
     """
     x = bits(source.train[:6144])
+    found: dict[str, dict[str, Any]] = {}
+    for direction, sizes in cases.items():
+        found[direction] = {}
+        for case in sizes:
+            takes = [n for n in FOLLOWED if n in names and CONTESTANTS[n].takes(case)]
+            found[direction][case.name] = _timed(case, source, x, takes, place, settings, tell)
+    return found
 
-    def timed(case: Case) -> dict[str, Any]:
-        takes = [name for name in FOLLOWED if name in names and CONTESTANTS[name].takes(case)]
-        if not case.table:
-            return steps.timed_alone(steps.make_set(case, x), takes, place, settings, tell)
+
+def _timed(
+    case: Case,
+    source: Source,
+    x: np.ndarray,
+    names: Sequence[str],
+    place: Place,
+    settings: steps.Settings,
+    tell: steps.Tell,
+) -> dict[str, Any]:
+    if case.table:
         part = source._replace(train=source.train[: case.table])
-        return epochs.timed_alone(case, part, takes, place, settings, tell)
-
-    return {
-        direction: {case.name: timed(case) for case in sizes} for direction, sizes in cases.items()
-    }
+        look = partial(epochs.timed_alone, case, part, names, place, settings, tell)
+    else:
+        given = steps.make_set(case, x)
+        look = partial(steps.timed_alone, given, names, place, settings, tell)
+    return steps.finished(case.title, look)

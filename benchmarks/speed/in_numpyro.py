@@ -27,40 +27,45 @@ def positive(raw: Array) -> Array:
     return jax.nn.softplus(raw) + 1e-6
 
 
+def network(weights: Arrays, name: str, x: Array) -> Array:
+    """One hidden layer of rectified units, its weights stated as parameters."""
+    first, bias, second, shift = (
+        numpyro.param(f"{name}.{part}", weights[f"{name}.{part}"])
+        for part in ("0.weight", "0.bias", "1.weight", "1.bias")
+    )
+    return jax.nn.relu(x @ first.T + bias) @ second.T + shift
+
+
+def prior(case: Case, weights: Arrays) -> dist.Distribution:
+    """p(z)."""
+    if case.prior == "standard":
+        return dist.Normal(jnp.zeros(case.latent), 1.0).to_event(1)
+    if case.prior == "mixture":
+        logits = numpyro.param("prior.logits", weights["prior.logits"])
+        rows = numpyro.param("prior.rows", weights["prior.rows"])
+    else:
+        raw = numpyro.param("prior.raw_inputs", weights["prior.raw_inputs"])
+        rows = network(weights, "encoder", jax.nn.sigmoid(raw))
+        logits = jnp.zeros(case.components)
+    loc, scale = rows[:, : case.latent], positive(rows[:, case.latent :])
+    components = dist.Normal(loc, scale).to_event(1)
+    return dist.MixtureSameFamily(dist.Categorical(logits=logits), components)
+
+
 def programs(case: Case, weights: Arrays) -> tuple[Program, Program]:
     """Model and guide of a batch ``(B, D)`` and its positions ``(B,)``."""
 
-    def network(name: str, x: Array) -> Array:
-        first, bias, second, shift = (
-            numpyro.param(f"{name}.{part}", weights[f"{name}.{part}"])
-            for part in ("0.weight", "0.bias", "1.weight", "1.bias")
-        )
-        return jax.nn.relu(x @ first.T + bias) @ second.T + shift
-
-    def prior() -> dist.Distribution:
-        if case.prior == "standard":
-            return dist.Normal(jnp.zeros(case.latent), 1.0).to_event(1)
-        if case.prior == "mixture":
-            logits = numpyro.param("prior.logits", weights["prior.logits"])
-            rows = numpyro.param("prior.rows", weights["prior.rows"])
-        else:
-            raw = numpyro.param("prior.raw_inputs", weights["prior.raw_inputs"])
-            logits, rows = jnp.zeros(case.components), network("encoder", jax.nn.sigmoid(raw))
-        loc, scale = rows[:, : case.latent], positive(rows[:, case.latent :])
-        components = dist.Normal(loc, scale).to_event(1)
-        return dist.MixtureSameFamily(dist.Categorical(logits=logits), components)
-
     def model(x: Array, index: Array) -> None:
         with numpyro.plate("data", len(x)):
-            z = numpyro.sample("z", prior())
-            logits = network("decoder", z)
+            z = numpyro.sample("z", prior(case, weights))
+            logits = network(weights, "decoder", z)
             numpyro.sample("x", dist.Bernoulli(logits=logits).to_event(1), obs=x)
 
     def guide(x: Array, index: Array) -> None:
         if case.table:
             rows = numpyro.param("table", weights["table"])[index]
         else:
-            rows = network("encoder", x)
+            rows = network(weights, "encoder", x)
         with numpyro.plate("data", len(x)):
             numpyro.sample("z", posterior(case, rows))
 

@@ -42,7 +42,7 @@ def turns(names: Sequence[str], rounds: int) -> Iterator[list[str]]:
         >>> list(turns("abc", 3))
         [['a', 'b', 'c'], ['c', 'b', 'a'], ['b', 'c', 'a']]
     """
-    for number in range(rounds):
+    for number in range(rounds if names else 0):
         shift = number // 2 % len(names)
         order = [*names[shift:], *names[:shift]]
         yield order[::-1] if number % 2 else order

@@ -57,6 +57,20 @@ def make_set(case: Case, bits: np.ndarray) -> Set:
     return Set(case, first_weights(case, bits), *batches(case, bits))
 
 
+def finished(title: str, look: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What a look at contestants finds, or whose process ended in the midst of it.
+
+    Args:
+        title: of the case.
+        look: measures.
+    """
+    try:
+        return look()
+    except ContestantError as error:
+        nothing = {"rounds": [], "others": [], "memory": {}, "verdicts": {}}
+        return {"title": title, "errors": {error.contestant: str(error)}, **nothing}
+
+
 def compare(
     given: Set, names: Sequence[str], place: Place, settings: Settings, tell: Tell
 ) -> dict[str, Any]:
@@ -140,19 +154,17 @@ def timed(workers: dict[str, Worker], settings: Settings, tell: Tell) -> dict[st
         steps[name] = measure.calibrate(worker.run, settings.seconds)
     runs = {name: worker.run for name, worker in workers.items()}
     rounds, others = watched(partial(measure.interleaved, runs, steps), settings, workers, tell)
+    start = {name: worker.ready for name, worker in workers.items()}
+    report = {"rounds": rounds, "others": others, "steps": steps, "start": start}
+    return report | in_the_end(workers)
+
+
+def in_the_end(workers: dict[str, Worker]) -> dict[str, dict[str, float]]:
+    """The most memory that each process has held, MB, and the most cores it has used."""
     return {
-        "rounds": rounds,
-        "others": others,
-        "steps": steps,
-        "start": {name: worker.ready for name, worker in workers.items()},
-        "memory": memory(workers),
+        "memory": {name: worker.ask(memory=True)["peak_mb"] for name, worker in workers.items()},
         "cores_used": {name: worker.cores_used for name, worker in workers.items()},
     }
-
-
-def memory(workers: dict[str, Worker]) -> dict[str, float]:
-    """The most that each process has held, MB."""
-    return {name: worker.ask(memory=True)["peak_mb"] for name, worker in workers.items()}
 
 
 def watched(

@@ -18,7 +18,15 @@ POOLS = ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "VECLIB_MAXIMUM")
 
 
 class ContestantError(RuntimeError):
-    """A contestant's process ended, or did not answer as agreed."""
+    """A contestant's process ended, or did not answer as agreed.
+
+    Attributes:
+        contestant: whose.
+    """
+
+    def __init__(self, contestant: str, said: str) -> None:
+        super().__init__(f"{contestant}: {said}")
+        self.contestant = contestant
 
 
 class Place:
@@ -85,28 +93,30 @@ class Worker:
         self.name, self.place, self.log = contestant, place, place.file(".log")
         self.cores_used = 0.0
         self.cache = cache or place.file(".cache")
-        setup = {
-            "kind": kind,
-            "contestant": contestant,
-            "case": case._asdict(),
-            "start": str(start),
-            "cores": place.cores,
-            "planned": planned,
-            "spawned": time.monotonic(),
-        }
+        self.process = self._spawned(
+            kind=kind,
+            contestant=contestant,
+            case=case._asdict(),
+            start=str(start),
+            cores=place.cores,
+            planned=planned,
+            spawned=time.monotonic(),
+        )
+        self.ready = self._answer()
+
+    def _spawned(self, **setup: Any) -> subprocess.Popen:
         with self.log.open("w") as log:
-            self.process = subprocess.Popen(
+            return subprocess.Popen(
                 [sys.executable, "-m", "benchmarks.speed.worker", json.dumps(setup)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
                 bufsize=1,
-                cwd=place.folder,
-                env=place.environment(self.cache),
+                cwd=self.place.folder,
+                env=self.place.environment(self.cache),
                 start_new_session=True,
             )
-        self.ready = self._answer()
 
     def _answer(self) -> dict[str, float]:
         line = self.process.stdout.readline()
@@ -114,7 +124,7 @@ class Worker:
             return json.loads(line)
         self.close()
         said = [part for part in self.log.read_text().splitlines() if part.strip()]
-        raise ContestantError(f"{self.name}: {said[-1] if said else 'ended without a word'}")
+        raise ContestantError(self.name, said[-1] if said else "ended without a word")
 
     def ask(self, **request: Any) -> dict[str, float]:
         """Sends a request and waits for the answer.
@@ -125,7 +135,7 @@ class Worker:
         try:
             self.process.stdin.write(json.dumps(request) + "\n")
         except BrokenPipeError as error:
-            raise ContestantError(f"{self.name}: its process has ended") from error
+            raise ContestantError(self.name, "its process has ended") from error
         return self._answer()
 
     def run(self, steps: int) -> float:
