@@ -98,6 +98,7 @@ class Compiled:
         tail: what the caller does with the outputs, to be compiled with the function.
         calls: how many calls there will be, if that is known; else past time is the guide.
         eager_random: draw the program's own random numbers on a CUDA device too.
+        announce: told True when compiling begins and False when it is done.
         name: what to call it in messages.
 
     Attributes:
@@ -119,6 +120,7 @@ class Compiled:
         tail: Tail | None = None,
         calls: int | None = None,
         eager_random: bool = False,
+        announce: Callable[[bool], None] = lambda busy: None,
         name: str = "this function",
     ) -> None:
         if when not in ("auto", True, False):
@@ -126,7 +128,7 @@ class Compiled:
         self.function, self.eager = function, eager or function
         self.modules = list({id(m): m for root in modules for m in root.modules()}.values())
         self.when, self.tail, self.calls_planned = when, tail, calls
-        self.eager_random, self.name = eager_random, name
+        self.eager_random, self.announce, self.name = eager_random, announce, name
         self.reason = ""
         self.count = 0
         self._entries: dict[Any, _Entry] = {}
@@ -178,6 +180,8 @@ class Compiled:
         self, entry: _Entry, tensors: list[Tensor], args: tuple, kwargs: dict | None
     ) -> Outcome:
         """The first compiled calls: the very first compiles, the others show what it brings."""
+        if not entry.trial:
+            self.announce(True)
         start = time.perf_counter()
         try:
             with warnings.catch_warnings():
@@ -192,6 +196,7 @@ class Compiled:
         entry.trial.append(time.perf_counter() - start)
         if len(entry.trial) == 1:
             _costs.append(entry.trial[0])
+            self.announce(False)
         if len(entry.trial) > TRIAL:
             entry.settled = True
             slower = statistics.median(entry.trial[1:]) > statistics.median(entry.seconds)

@@ -5,15 +5,11 @@ steps on the variational parameters (an approximate E-step), then one on the mod
 "Stochastic Variational Inference" (Hoffman et al., 2013) does so with one row a datum.
 """
 
-import csv
-import io
-import math
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyro
 import torch
@@ -24,58 +20,21 @@ from torch.optim import LBFGS, Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from tqdm import tqdm
 
-from bayesvae import checkpoint, programs, trace
-from bayesvae.check import check_pair, non_finite
-from bayesvae.data import loader, sequential
+from bayesvae import programs, trace
+from bayesvae.check import check_pair
+from bayesvae.compiled import When
+from bayesvae.data import loader
 from bayesvae.dependence import guide_parameters, refuse_unseen
-from bayesvae.objectives import Objective, elbo, per_datum
+from bayesvae.history import History, Record
+from bayesvae.objectives import Objective, per_datum
 from bayesvae.optimizers import RowAdam
 from bayesvae.pair import Pair, evaluation_mode, on_device_of, require_pair
+from bayesvae.precision import in_precision
+from bayesvae.steps import Step
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 
 ADAM = partial(Adam, lr=1e-3, fused=True)
-
-
-class Epoch(NamedTuple):
-    """One pass over the data; nats per datum, higher is better.
-
-    Attributes:
-        epoch: its number, from 1.
-        step: optimisation steps so far.
-        objective: mean of the objective over the pass, as trained (with its KL weight).
-        validation: ELBO on the validation data afterwards, NaN without them.
-        kl_weight: at the last step.
-        seconds: since training began.
-    """
-
-    epoch: int
-    step: int
-    objective: float
-    validation: float
-    kl_weight: float
-    seconds: float
-
-    @property
-    def score(self) -> float:
-        """What "best" is judged by: validation where there is one, else the objective."""
-        return self.objective if math.isnan(self.validation) else self.validation
-
-
-class History(NamedTuple):
-    """What a fit leaves behind.
-
-    Attributes:
-        epochs: one entry a pass.
-        best: the entry with the highest score.
-        best_state: the pair's state then, for ``pair.load_state_dict``.
-        last_state: the pair's state at the end, which the pair holds.
-    """
-
-    epochs: tuple[Epoch, ...]
-    best: Epoch
-    best_state: dict[str, Tensor]
-    last_state: dict[str, Tensor]
 
 
 def fit(
@@ -92,6 +51,8 @@ def fit(
     kl_weight: float | Callable[[int], float] = 1.0,
     inner_steps: int = 0,
     clip_norm: float | None = None,
+    compile: When = "auto",
+    networks: torch.dtype | None = None,
     validation: Any = None,
     out: Path | str | None = None,
     progress: bool = True,
@@ -118,6 +79,10 @@ def fit(
         inner_steps: steps on the guide's parameters before each step on the model's; 0 trains both
             at once.
         clip_norm: bound on the global norm of the gradient.
+        compile: "auto" to trace and compile the step once it will pay over the steps that are
+            left, True to do so at once (an error if it cannot be done), False not to.
+        networks: ``torch.bfloat16`` to run the products of layers in half precision; densities,
+            sums and optimiser stay in float32.
         validation: unseen data for the ELBO after each epoch.
         out: folder for ``last.pt``, ``best.pt`` and ``metrics.csv``, written after each epoch.
         progress: whether to show a bar.
@@ -158,28 +123,25 @@ def fit(
         trained = [p for p in pair.parameters() if p.requires_grad]
         optimizers = _optimizers(trained, tables, optimizer, row_optimizer)
         schedules = [_schedule(scheduler, o) for o in optimizers] if scheduler else []
-        record = _Record(pair, validation, batch_size, batches.size, out)
+        record = Record(pair, validation, batch_size, batches.size, out, compile)
+
+        constant = None if callable(kl_weight) else float(kl_weight)
+
+        def loss(x: Tensor, index: Tensor, weight: float | Tensor | None = constant) -> Tensor:
+            return -bound(*(programs.kl_weighted(p, weight) for p in (model, guide)), x, index)
 
         bar = tqdm(total=limit, unit="step", disable=not progress, desc="fit")
+        step_of = _steps(loss, turns, optimizers, pair, limit, compile, networks, clip_norm, bar)
         with bar, record.kept():
             for step, (x, index) in enumerate(_cycle(batches, limit)):
                 x, index = on_device_of(pair, x, index)
                 weight = weight_at(step)
-                weighted = [programs.kl_weighted(p, weight) for p in (model, guide)]
-                for parameters in turns:
-                    loss = -bound(*weighted, x, index)
-                    # Read at every step: a loss that is not finite must not reach the parameters.
-                    if not math.isfinite(value := loss.item()):
-                        raise FloatingPointError(non_finite(pair, x, index, step, value))
-                    loss.backward(inputs=parameters)
-                    if clip_norm is not None:
-                        _clip(parameters, clip_norm)
-                    for each in optimizers:
-                        each.step()
-                        each.zero_grad()
+                changing = (float(weight),) if constant is None else ()
+                for take in step_of:
+                    value = take(x, index, *changing)
                 for schedule in schedules:
                     schedule.step()
-                record.step(-value, weight, len(x))
+                record.step(value, weight, x, index)
                 bar.update()
                 if (step + 1) % len(batches) == 0 or step + 1 == limit:
                     bar.set_postfix_str(record.epoch())
@@ -277,95 +239,41 @@ def _turns(pair: Pair, x: Tensor, index: Tensor, inner_steps: int) -> list[list[
     return [inner] * inner_steps + [outer]
 
 
+def _steps(
+    loss: Callable[..., Tensor],
+    turns: list[list[nn.Parameter]],
+    optimizers: list[Optimizer],
+    pair: Pair,
+    limit: int,
+    compile: When,
+    networks: torch.dtype | None,
+    clip_norm: float | None,
+    bar: tqdm,
+) -> list[Step]:
+    """One step for each turn of a batch; turns on the same parameters share it."""
+
+    def announce(busy: bool) -> None:
+        bar.set_description("fit (compiling)" if busy else "fit")
+
+    made: dict[int, Step] = {}
+    for turn in turns:
+        made[id(turn)] = made.get(id(turn)) or Step(
+            in_precision(loss, networks),
+            turn,
+            optimizers,
+            [pair],
+            clip=None if clip_norm is None else partial(_clip, bound=clip_norm),
+            when=compile,
+            calls=limit * sum(turn is other for other in turns),
+            announce=announce,
+            name="The step of fit",
+        )
+    return [made[id(turn)] for turn in turns]
+
+
 def _clip(parameters: list[nn.Parameter], bound: float) -> None:
     gradients = [p.grad for p in parameters if p.grad is not None]
     sizes = [(g.coalesce().values() if g.is_sparse else g).norm() for g in gradients]
     factor = (bound / (torch.stack(sizes).norm() + 1e-12)).clamp_max(1.0)
     for gradient in gradients:
         gradient.mul_(factor)
-
-
-class _Record:
-    """The running history of a fit, and its files."""
-
-    def __init__(
-        self, pair: Pair, validation: Any, batch_size: int, size: int, out: Path | str | None
-    ) -> None:
-        self.pair, self.size, self.out = pair, size, None if out is None else Path(out)
-        self.unseen = None
-        if validation is not None:
-            self.unseen = sequential(validation, batch_size)
-        self.start, self.steps = time.perf_counter(), 0
-        self.values: list[float] = []
-        self.data = 0
-        self.epochs: list[Epoch] = []
-        self.best: Epoch | None = None
-        self.best_state: dict[str, Tensor] = {}
-
-    def step(self, objective: float, kl_weight: float, data: int) -> None:
-        self.values.append(objective * data)
-        self.data += data
-        self.steps, self.kl_weight = self.steps + 1, float(kl_weight)
-
-    @contextmanager
-    def kept(self) -> Iterator[None]:
-        """Closes the epoch that an interruption cuts short, so that its work is not lost."""
-        try:
-            yield
-        except KeyboardInterrupt:
-            if self.data:
-                self.epoch()
-            raise
-
-    def epoch(self) -> str:
-        """Closes an epoch; returns it in words for the progress bar."""
-        mean = math.fsum(self.values) / self.data
-        validation, seconds = self._validate(), time.perf_counter() - self.start
-        row = Epoch(len(self.epochs) + 1, self.steps, mean, validation, self.kl_weight, seconds)
-        # Only now: an interruption while validating finds the epoch's values still there.
-        self.values, self.data = [], 0
-        self.epochs.append(row)
-        if self._is_best(row):
-            self.best, self.best_state = row, self._state()
-        if self.out is not None:
-            self._write(row)
-        unseen = "" if math.isnan(row.validation) else f", validation {row.validation:.2f}"
-        return f"objective {row.objective:.2f}{unseen} nats per datum"
-
-    def _is_best(self, row: Epoch) -> bool:
-        """Objectives under different KL weights do not compare; the later one then stands."""
-        if self.best is None or row.score > self.best.score:
-            return True
-        return math.isnan(row.validation) and row.kl_weight != self.best.kl_weight
-
-    def history(self) -> History:
-        return History(tuple(self.epochs), self.best, self.best_state, self._state())
-
-    def _state(self) -> dict[str, Tensor]:
-        return {name: value.detach().clone() for name, value in self.pair.state_dict().items()}
-
-    @torch.no_grad()
-    def _validate(self) -> float:
-        """The ELBO per datum on unseen data, the training stream of random numbers untouched."""
-        if self.unseen is None:
-            return math.nan
-        model, guide = (programs.sized(p, self.size) for p in (self.pair.model, self.pair.guide))
-        total = seen = 0
-        with torch.random.fork_rng(), evaluation_mode(self.pair):
-            for x, index in self.unseen:
-                x, index = on_device_of(self.pair, x, index)
-                total += elbo(model, guide, x, index).item() * len(x)
-                seen += len(x)
-        return total / seen
-
-    def _write(self, row: Epoch) -> None:
-        text = io.StringIO()
-        writer = csv.writer(text)
-        writer.writerow(Epoch._fields)
-        writer.writerows(self.epochs)
-        checkpoint.write_aside(
-            self.out / "metrics.csv", lambda aside: aside.write_text(text.getvalue())
-        )
-        checkpoint.save_state(self.out / "last.pt", self._state())
-        if row is self.best:
-            checkpoint.save_state(self.out / "best.pt", self.best_state)

@@ -39,6 +39,7 @@ class Step:
         when: "auto", True or False, as in `bayesvae.compiled.Compiled`.
         calls: how many steps there will be, if that is known.
         eager_random: draw the program's own random numbers on a CUDA device too.
+        announce: told True when compiling begins and False when it is done.
         name: what to call the step in messages.
     """
 
@@ -55,6 +56,7 @@ class Step:
         when: When = "auto",
         calls: int | None = None,
         eager_random: bool = False,
+        announce: Callable[[bool], None] = lambda busy: None,
         name: str = "this step",
     ) -> None:
         self.loss, self._eager = loss, eager
@@ -67,6 +69,7 @@ class Step:
             tail=self.update,
             calls=calls,
             eager_random=eager_random,
+            announce=announce,
             name=name,
         )
 

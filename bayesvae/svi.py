@@ -202,7 +202,8 @@ def _require(optim: Any, loss: Any) -> None:
     if isinstance(optim, LBFGS) or not callable(getattr(optim, "step", optim)):
         raise TypeError(
             "CompiledSVI takes a pyro.optim optimiser, a torch optimiser that steps from "
-            f"gradients alone, or a function that makes one from parameters; got {type(optim).__name__}. "
+            "gradients alone, or a function that makes one from parameters; got "
+            f"{type(optim).__name__}. "
             'Use for example pyro.optim.Adam({"lr": 1e-3}).'
         )
     if isinstance(loss, ELBO):

@@ -12,7 +12,7 @@ from torch import Tensor
 from bayesvae import checkpoint, generate, plots
 from bayesvae.cli.facts import Facts
 from bayesvae.cli.source import Labelled
-from bayesvae.fit import Epoch
+from bayesvae.history import Epoch
 from bayesvae.pair import Pair
 
 MANY = 2000

@@ -18,7 +18,8 @@ from bayesvae.cli.output import device_of, named, remarks, show
 from bayesvae.cli.source import Prepared, prepare
 from bayesvae.data import Loader
 from bayesvae.evidence import elbo_per_datum, log_evidence
-from bayesvae.fit import History, fit
+from bayesvae.fit import fit
+from bayesvae.history import History
 from bayesvae.optimizers import RowAdam
 from bayesvae.pair import Pair, on_device_of
 
