@@ -14,6 +14,7 @@ from bayesvae import (
     priors,
 )
 from bayesvae.check import check_pair
+from bayesvae.densities import LogJoint
 from bayesvae.evidence import Estimate, log_evidence
 from bayesvae.fit import fit
 from bayesvae.gaps import compare
@@ -25,6 +26,7 @@ __version__ = "0.2.0"
 __all__ = [
     "CompiledSVI",
     "Estimate",
+    "LogJoint",
     "Pair",
     "baselines",
     "check_pair",

@@ -8,12 +8,16 @@ Gradients leave out the score of q, which is zero on average and vanishes where 
 """
 
 import time
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Distribution
+from torch.optim import Adam
+
+from bayesvae.compiled import Compiled, When
+from bayesvae.steps import Step
 
 
 class Ascent(NamedTuple):
@@ -57,63 +61,138 @@ class Optimum(NamedTuple):
     seconds: float
 
 
-LogDensity = Callable[[Tensor], Tensor]
-QOfRows = Callable[[Tensor], Distribution]
+LogDensity = Callable[..., Tensor]
+"""log p(x_n, u_n) of ``u (K, B, d)`` and what else tells one batch from another: ``(K, B)``."""
+QOfRows = Callable[..., Distribution]
+"""q_lambda of rows ``(B, size)`` and the same."""
 
 
 def draw_log_weight(
-    log_joint: LogDensity, q: Distribution, scored: Distribution, particles: int
+    log_joint: Callable[[Tensor], Tensor], q: Distribution, scored: Distribution, particles: int
 ) -> Tensor:
     """Log-weights ``(K, B)`` of reparameterised draws of q, scored under ``scored``."""
     u = q.rsample((particles,))
     return log_joint(u) - scored.log_prob(u)
 
 
-def ascend(
-    log_joint: LogDensity, q_of: QOfRows, rows: Tensor, ascent: Ascent, look: int = LOOK
-) -> Optimum:
-    """Climbs L[q_lambda] for each row by itself.
+class Ascender:
+    """Climbs L[q_lambda] for each row by itself, batch after batch by the same compiled steps.
 
     Args:
-        log_joint: log p(x_n, u_n), ``(K, B, d)`` to ``(K, B)``, nats.
-        q_of: q_lambda of rows ``(B, size)``.
-        rows: where to start, ``(B, size)``.
+        log_joint: log p(x_n, u_n) of ``(u, *context)``, nats.
+        q_of: q_lambda of ``(rows, *context)``.
         ascent: the settings.
+        modules: whose parameters ``log_joint`` reads.
         look: draws a datum when the bound is looked at.
+        compile: "auto", True or False.
+        batches: how many there will be, if that is known.
 
-    Returns:
-        The optimum.
+    Example:
+        >>> from bayesvae.families import Normal
+        >>> p = torch.distributions.Normal(torch.ones(1), 0.5)
+        >>> ascender = Ascender(lambda u: p.log_prob(u).sum(-1), Normal(1), Ascent())
+        >>> found = ascender(torch.zeros(4, 2)).rows
+        >>> bool((found[:, 0] - 1).abs().max() < 0.1)
+        True
     """
-    start, seed = time.perf_counter(), int(torch.randint(2**31, ()))
-    rows = rows.detach().clone().requires_grad_(True)
 
-    def value() -> Tensor:
-        with torch.no_grad(), torch.random.fork_rng():
-            torch.manual_seed(seed)
-            q = q_of(rows)
-            return draw_log_weight(log_joint, q, q, look).mean()
+    def __init__(
+        self,
+        log_joint: LogDensity,
+        q_of: QOfRows,
+        ascent: Ascent,
+        modules: Sequence[nn.Module] = (),
+        *,
+        look: int = LOOK,
+        compile: When = "auto",
+        batches: int | None = None,
+    ) -> None:
+        self.log_joint, self.q_of, self.ascent, self.look = log_joint, q_of, ascent, look
+        self.modules, self.compile, self.batches = modules, compile, batches
+        self._rows: dict[torch.Size, tuple[nn.Parameter, Adam, Step]] = {}
+        self._value = Compiled(
+            self._bound, modules, when=compile, calls=self._planned(1), name="The ascent's look"
+        )
 
-    before, movement = value(), torch.tensor(torch.inf)
-    for stage in range(ascent.stages):
-        optimizer = torch.optim.Adam([rows], lr=ascent.rate * ascent.decay**stage)
-        for _ in range(ascent.windows):
-            for _ in range(ascent.window):
+    def __call__(self, rows: Tensor, *context: Any) -> Optimum:
+        """The optimum of a batch.
+
+        Args:
+            rows: where to start, ``(B, size)``.
+            context: what ``log_joint`` and ``q_of`` take besides: tensors and plain values.
+        """
+        start, seed = time.perf_counter(), int(torch.randint(2**31, ()))
+        moving, optimizer, step = self._steps(rows)
+
+        def value() -> Tensor:
+            with torch.no_grad(), torch.random.fork_rng():
+                torch.manual_seed(seed)
+                return self._value(moving.detach(), *context)[0]
+
+        before, movement = value(), torch.tensor(torch.inf)
+        for stage in range(self.ascent.stages):
+            _begin(optimizer, self.ascent.rate * self.ascent.decay**stage)
+            for _ in range(self.ascent.windows):
+                for _ in range(self.ascent.window):
+                    step(*context)
+                after = value()
+                movement, before = after - before, after
+                if movement < self.ascent.tolerance:
+                    break
+        seconds = time.perf_counter() - start
+        return Optimum(moving.detach().clone(), movement.item(), seconds)
+
+    def better_start(self, rows: Tensor, *context: Any) -> Tensor:
+        """For each datum the row with the highest bound, among candidates ``(S, B, size)``."""
+        with torch.no_grad():
+            values = torch.stack([self._weights(each, context, LOOK).mean(0) for each in rows])
+        best = values.argmax(0)
+        return rows.gather(0, best[None, :, None].expand(1, *rows.shape[1:]))[0]
+
+    def _planned(self, window: int) -> int | None:
+        """About how many steps or looks all batches will take; three windows a stage are usual."""
+        return None if self.batches is None else 3 * self.batches * self.ascent.stages * window
+
+    def _weights(self, rows: Tensor, context: tuple, particles: int) -> Tensor:
+        q = self.q_of(rows, *context)
+        return draw_log_weight(lambda u: self.log_joint(u, *context), q, q, particles)
+
+    def _bound(self, rows: Tensor, *context: Any) -> list[Tensor]:
+        return [self._weights(rows, context, self.look).mean()]
+
+    def _steps(self, rows: Tensor) -> tuple[nn.Parameter, Adam, Step]:
+        """The rows that move, their optimiser and its step: the same for batches of one size."""
+        if rows.shape not in self._rows:
+            moving = nn.Parameter(rows.detach().clone())
+
+            def loss(*context: Any) -> Tensor:
+                q, fixed = self.q_of(moving, *context), self.q_of(moving.detach(), *context)
                 terms = draw_log_weight(
-                    log_joint, q_of(rows), q_of(rows.detach()), ascent.particles
+                    lambda u: self.log_joint(u, *context), q, fixed, self.ascent.particles
                 )
-                (rows.grad,) = torch.autograd.grad(-terms.mean(0).sum(), rows)
-                optimizer.step()
-            after = value()
-            movement, before = after - before, after
-            if movement < ascent.tolerance:
-                break
-    return Optimum(rows.detach(), movement.item(), time.perf_counter() - start)
+                return -terms.mean(0).sum()
+
+            optimizer = Adam([moving])
+            step = Step(
+                loss,
+                [moving],
+                [optimizer],
+                self.modules,
+                when=self.compile,
+                calls=self._planned(self.ascent.window),
+                name="The ascent's step",
+            )
+            self._rows[rows.shape] = moving, optimizer, step
+        found = self._rows[rows.shape]
+        with torch.no_grad():
+            found[0].copy_(rows)
+        return found
 
 
-def better_start(log_joint: LogDensity, q_of: QOfRows, rows: Tensor) -> Tensor:
-    """For each datum the row with the highest bound, among candidates ``(S, B, size)``."""
-    with torch.no_grad():
-        qs = [q_of(each) for each in rows]
-        values = torch.stack([draw_log_weight(log_joint, q, q, LOOK).mean(0) for q in qs])
-    best = values.argmax(0)
-    return rows.gather(0, best[None, :, None].expand(1, *rows.shape[1:]))[0]
+def _begin(optimizer: Adam, rate: float) -> None:
+    """Starts an optimiser anew, with another step size, in the tensors that it has."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    for state in optimizer.state.values():
+        for value in state.values():
+            value.zero_()

@@ -22,10 +22,12 @@ import torch
 from torch import Tensor, nn
 
 from bayesvae import tracing
+from bayesvae.calls import difference, layout, put_together, taken_apart
 from bayesvae.tracing import Recorded
 
 When = Literal["auto"] | bool
-"""Whether to compile: "auto" where it pays, True always (else an error), False never."""
+"""Whether to compile: "auto" where it pays; True at once, further shapes of inputs where it pays,
+and an error if it cannot be done; False never."""
 
 EXPECTED_SECONDS = 15.0
 """What compiling a training step takes where nothing is known yet: 4 to 20 s, measured."""
@@ -35,8 +37,6 @@ SHAPES = 8
 """At most so many shapes of inputs are compiled, then further ones run as written."""
 TRIAL = 20
 """Compiled calls that are timed before they are believed to be faster."""
-
-_TENSOR, _NUMBER = object(), object()
 
 
 class CompileError(RuntimeError):
@@ -151,7 +151,7 @@ class Compiled:
         self.count += 1
         if self.when is False:
             return self._as_written(args, kwargs)
-        tensors, fixed = _taken_apart(args, kwargs)
+        tensors, fixed = taken_apart(args, kwargs)
         entry = self._entry(tensors, fixed)
         if entry is None:
             return self._as_written(args, kwargs)
@@ -233,7 +233,7 @@ class Compiled:
 
     def _pays(self, entry: _Entry) -> bool:
         """Whether compiling now is expected to save more than it costs, from measured calls."""
-        if self.when is True:
+        if self.when is True and not any(each.head for each in self._entries.values()):
             return True
         if len(entry.seconds) < 5:
             return False
@@ -251,7 +251,7 @@ class Compiled:
             return None
 
         def flat(*given: Tensor) -> Sequence[Tensor]:
-            positional, named = _put_together(given, fixed)
+            positional, named = put_together(given, fixed)
             return self.function(*positional, **named)
 
         try:
@@ -288,8 +288,7 @@ class Compiled:
         if self.tail is not None:
             tail = self.tail.recorded(outputs)
         if tail is not None:
-            inputs = len(_placeholders(entry.head)) - len(entry.head.captured)
-            whole = tracing.chained(entry.head, tail, inputs)
+            whole = tracing.chained(entry.head, tail)
             entry.signature = self.tail.signature()
         entry.tailed = tail is not None
         entry.references = list(self._references(whole.captured))
@@ -316,7 +315,7 @@ class Compiled:
     def _entry(self, tensors: list[Tensor], fixed: Any) -> _Entry | None:
         """What is known at these inputs; None where nothing will be compiled."""
         modes = tuple([m.training for m in self.modules])
-        key = (fixed, modes, torch.get_default_dtype(), *[_layout(t) for t in tensors])
+        key = (fixed, modes, torch.get_default_dtype(), *[layout(t) for t in tensors])
         try:
             entry = self._entries.get(key)
         except TypeError:
@@ -346,60 +345,5 @@ _costs: list[float] = []
 """Seconds that compiling took so far in this process."""
 
 
-def _layout(tensor: Tensor) -> tuple:
-    return (tensor.shape, tensor.dtype, tensor.device, tensor.requires_grad)
-
-
-def _taken_apart(args: tuple, kwargs: dict | None) -> tuple[list[Tensor], Any]:
-    """The tensors among the arguments, and a hashable account of all else."""
-    leaves, spec = args, None
-    if kwargs or any(isinstance(a, (list, tuple, dict)) for a in args):
-        leaves, spec = tracing.tree_flatten((args, kwargs or {}))
-    tensors, fixed = [], []
-    for leaf in leaves:
-        if isinstance(leaf, Tensor):
-            tensors.append(leaf)
-            fixed.append(_TENSOR)
-        elif type(leaf) is float:
-            tensors.append(torch.tensor(leaf))
-            fixed.append(_NUMBER)
-        else:
-            fixed.append(leaf)
-    return tensors, (spec, tuple(fixed))
-
-
-def _put_together(tensors: Sequence[Tensor], fixed: Any) -> tuple[tuple, dict]:
-    """The arguments again, numbers as tensors."""
-    spec, leaves = fixed
-    given = iter(tensors)
-    filled = [next(given) if leaf is _TENSOR or leaf is _NUMBER else leaf for leaf in leaves]
-    return (tuple(filled), {}) if spec is None else tracing.tree_unflatten(filled, spec)
-
-
-def difference(first: Sequence[Tensor], second: Sequence[Tensor]) -> str:
-    """How two lists of outputs differ beyond rounding, in words; empty if they do not."""
-    if len(first) != len(second):
-        return f"{len(first)} outputs against {len(second)}"
-    numbers = [t for t in second if t.is_floating_point() and t.numel()]
-    largest = max((t.abs().max().item() for t in numbers), default=0.0)
-    for number, (a, b) in enumerate(zip(first, second, strict=True)):
-        if a.shape != b.shape:
-            return f"shapes {tuple(a.shape)} and {tuple(b.shape)}"
-        tolerance = max(_rounding(a), _rounding(b)) ** 0.75
-        scale = (b.abs().max().item() if b.numel() else 0.0) + 1e-3 * largest
-        if not torch.allclose(a.to(b), b, rtol=0.0, atol=tolerance * scale, equal_nan=True):
-            apart = (a - b).abs().max().item()
-            return f"output {number} by {apart:.3g} of {scale:.3g}"
-    return ""
-
-
-def _rounding(tensor: Tensor) -> float:
-    return torch.finfo(tensor.dtype).eps if tensor.is_floating_point() else 0.0
-
-
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def _placeholders(recorded: Recorded) -> list:
-    return [n for n in recorded.graph.graph.nodes if n.op == "placeholder"]

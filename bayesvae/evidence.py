@@ -10,6 +10,7 @@ error follows from the effective sample size ESS = (sum_k e^{w_k})^2 / sum_k e^{
 method: sqrt((K / ESS - 1) / (K - 1)).  Where the ESS is a handful, that error is itself wrong.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from math import inf
@@ -23,6 +24,7 @@ from tqdm import tqdm
 
 from bayesvae import programs, trace
 from bayesvae.check import check_pair
+from bayesvae.compiled import Compiled, When
 from bayesvae.data import sequential
 from bayesvae.dependence import refuse_positions
 from bayesvae.distributions import centre_of
@@ -249,6 +251,7 @@ def _estimate(
     particles: int,
     draw_shared: bool,
     memory: int,
+    compile: When,
     progress: bool,
     finish: Callable[[Weights, str], Estimate],
     name: str,
@@ -261,12 +264,18 @@ def _estimate(
         per_draw = bytes_per_draw(lambda: trace.log_terms(model, guide, x, index), len(x))
         size = chunks(memory, per_draw, particles)
         source = sequential(data, size.rows)
+
+        def weight(x: Tensor, index: Tensor | None, k: int) -> list[Tensor]:
+            return [trace.log_terms(model, guide, x, index, particles=k).local.log_weight]
+
+        calls = len(source) * math.ceil(particles / size.particles)
+        of_batch = Compiled(weight, [pair], when=compile, calls=calls, name=f"The {name}")
         parts = []
         with tqdm(total=source.size, disable=not progress, unit="datum", desc=name) as bar:
             for x, index in on_device(pair, source):
 
                 def log_weight(k: int, batch: tuple = (x, index)) -> Tensor:
-                    return trace.log_terms(model, guide, *batch, particles=k).local.log_weight
+                    return of_batch(*batch, k)[0]
 
                 at_once = max(1, min(particles, memory // (per_draw * len(x))))
                 parts.append(finish(weights(log_weight, particles, at_once), given))
@@ -291,6 +300,7 @@ def log_evidence(
     *,
     draw_shared: bool = False,
     memory: int = MEMORY,
+    compile: When = "auto",
     progress: bool = False,
 ) -> Estimate:
     """log p(x) by importance sampling from the guide: a lower bound in expectation.
@@ -304,6 +314,7 @@ def log_evidence(
         particles: K, exactly so many for each datum.
         draw_shared: condition shared latents on a draw of their guide rather than its mean.
         memory: budget, bytes; work is cut to fit.
+        compile: "auto" to compile the log-weights once that will pay, True at once, False never.
         progress: whether to show a bar.
 
     Returns:
@@ -321,7 +332,15 @@ def log_evidence(
         True
     """
     return _estimate(
-        pair, data, particles, draw_shared, memory, progress, Weights.log_evidence, "log p(x)"
+        pair,
+        data,
+        particles,
+        draw_shared,
+        memory,
+        compile,
+        progress,
+        Weights.log_evidence,
+        "log p(x)",
     )
 
 
@@ -332,6 +351,7 @@ def elbo_per_datum(
     *,
     draw_shared: bool = False,
     memory: int = MEMORY,
+    compile: When = "auto",
     progress: bool = False,
 ) -> Estimate:
     """The guide's own bound L[q_phi] of log p(x), per datum.
@@ -342,6 +362,7 @@ def elbo_per_datum(
         particles: K, exactly so many for each datum.
         draw_shared: condition shared latents on a draw of their guide rather than its mean.
         memory: budget, bytes; work is cut to fit.
+        compile: "auto" to compile the log-weights once that will pay, True at once, False never.
         progress: whether to show a bar.
 
     Returns:
@@ -350,4 +371,6 @@ def elbo_per_datum(
     Raises:
         ValueError: if the pair is not sound or its guide has a point mass.
     """
-    return _estimate(pair, data, particles, draw_shared, memory, progress, Weights.elbo, "ELBO")
+    return _estimate(
+        pair, data, particles, draw_shared, memory, compile, progress, Weights.elbo, "ELBO"
+    )

@@ -31,13 +31,13 @@ from bayesvae import trace
 from bayesvae.ascent import (
     DEFAULT_ASCENT,
     LOOK,
+    Ascender,
     Ascent,
     LogDensity,
     Optimum,
-    ascend,
-    better_start,
     draw_log_weight,
 )
+from bayesvae.compiled import Compiled, When
 from bayesvae.data import sequential
 from bayesvae.dependence import guide_parameters, refuse_unseen
 from bayesvae.distributions import bare, pyro_ready, support_of, unwrapped
@@ -89,15 +89,6 @@ class _Guide(NamedTuple):
     scale: Tensor
     mask: Tensor | bool | None
 
-    def masked(self, q: Distribution) -> Distribution:
-        """q with the log-densities of data masked out at zero, as in the pair's own terms."""
-        return q if self.mask is None else pyro_ready(q).mask(self.mask)
-
-    @property
-    def log_volume(self) -> Tensor:
-        """log |dz / du|, ``(B,)``, zero for data masked out."""
-        return scale_and_mask(self.scale.log().sum(-1), mask=self.mask)
-
     def standardised(self) -> Distribution:
         """q in u, as the families can read it: mean zero, unit standard deviations."""
         zero = torch.zeros_like(self.loc)
@@ -109,7 +100,12 @@ class _Guide(NamedTuple):
     def exact(self) -> Distribution:
         """q in u, exactly."""
         to_u = torch.distributions.AffineTransform(-self.loc / self.scale, 1 / self.scale, 1)
-        return self.masked(dist.TransformedDistribution(self.q, [to_u]))
+        return _masked(dist.TransformedDistribution(self.q, [to_u]), self.mask)
+
+
+def _masked(q: Distribution, mask: Tensor | bool | None) -> Distribution:
+    """q with the log-densities of data masked out at zero, as in the pair's own terms."""
+    return q if mask is None else pyro_ready(q).mask(mask)
 
 
 def _one_latent(guide: Program, x: Tensor, index: Tensor | None) -> _Guide | None:
@@ -152,58 +148,101 @@ class _Settings(NamedTuple):
     ascent: Ascent
     memory: int
     per_draw: int
+    compile: When
 
     def at_once(self, rows: int) -> int:
         return max(1, self.memory // (self.per_draw * rows))
 
 
-def _compare_batch(
-    programs: tuple[Program, Program],
-    x: Tensor,
-    index: Tensor | None,
-    settings: _Settings,
-) -> _Batch:
-    model, guide = programs
-    at_once = settings.at_once(len(x))
+class _Comparer:
+    """Compares batch after batch, so that what was compiled for one of them serves the others."""
 
-    def guide_weight(k: int) -> Tensor:
-        return trace.log_terms(model, guide, x, index, particles=k).local.log_weight
+    def __init__(
+        self, pair: Pair, programs: tuple[Program, Program], settings: _Settings, batches: int
+    ) -> None:
+        self.pair, self.settings, self.batches = pair, settings, batches
+        self.model, self.guide = programs
+        self._ascenders: dict[str, Ascender] = {}
+        self._guide_weight = Compiled(
+            self._weight_under_guide,
+            [pair],
+            when=settings.compile,
+            name="The guide's log-weight in compare",
+        )
 
-    amortized = weights(guide_weight, settings.particles, at_once).elbo()
-    latent = _one_latent(guide, x, index)
-    if latent is None or not settings.families:
-        proposal = weights(guide_weight, settings.evidence_particles, at_once)
-        return _Batch(amortized, proposal.log_evidence(), {}, {}, None)
+    def __call__(self, x: Tensor, index: Tensor | None) -> _Batch:
+        """What one batch adds to a split."""
+        settings, at_once = self.settings, self.settings.at_once(len(x))
 
-    def log_joint(u: Tensor) -> Tensor:
-        z = latent.loc + latent.scale * u
-        values = {latent.site: z.reshape(*z.shape[:-1], *latent.shape)}
-        density = trace.log_joint(model, values, x, index, particles=len(u))
-        return density + latent.log_volume
+        def guide_weight(k: int) -> Tensor:
+            return self._guide_weight(x, index, k)[0]
 
-    bounds, optima, own = {}, {}, None
-    starts, proposals = [latent.standardised()], [latent.exact()]
-    for make in settings.families:
-        family = make(latent.loc.shape[-1])
-        name = type(family).__name__
+        amortized = weights(guide_weight, settings.particles, at_once).elbo()
+        latent = _one_latent(self.guide, x, index)
+        if latent is None or not settings.families:
+            proposal = weights(guide_weight, settings.evidence_particles, at_once)
+            return _Batch(amortized, proposal.log_evidence(), {}, {}, None)
+        context = (x, index, latent.loc, latent.scale, latent.mask)
+        log_joint = self._log_joint(latent.site, latent.shape)
 
-        def q_of(rows: Tensor, family: Family = family) -> Distribution:
-            return latent.masked(family(rows))
+        def of_batch(u: Tensor) -> Tensor:
+            return log_joint(u, *context)
 
-        candidates = torch.stack([family.rows(start) for start in starts])
-        with torch.enable_grad():
-            start = better_start(log_joint, q_of, candidates)
-            optima[name] = ascend(log_joint, q_of, start, settings.ascent)
-        q = q_of(optima[name].rows)
-        bounds[name] = weights(
-            partial(draw_log_weight, log_joint, q, q), settings.particles, at_once
-        ).elbo()
-        own = name if own is None and family.contains(latent.q) else own
-        starts.append(family(optima[name].rows))
-        proposals.append(q)
-    pooled = partial(_Pooled(proposals).log_weight, log_joint)
-    proposal = weights(pooled, settings.evidence_particles, at_once)
-    return _Batch(amortized, proposal.log_evidence(), bounds, optima, own)
+        bounds, optima, own = {}, {}, None
+        starts, proposals = [latent.standardised()], [latent.exact()]
+        for make in settings.families:
+            family = make(latent.loc.shape[-1])
+            name = type(family).__name__
+            candidates = torch.stack([family.rows(start) for start in starts])
+            ascender = self._ascender(name, family, log_joint)
+            start = ascender.better_start(candidates, *context)
+            optima[name] = ascender(start, *context)
+            q = _masked(family(optima[name].rows), latent.mask)
+            bound = partial(draw_log_weight, of_batch, q, q)
+            bounds[name] = weights(bound, settings.particles, at_once).elbo()
+            own = name if own is None and family.contains(latent.q) else own
+            starts.append(family(optima[name].rows))
+            proposals.append(q)
+        pooled = partial(_Pooled(proposals).log_weight, of_batch)
+        proposal = weights(pooled, settings.evidence_particles, at_once)
+        return _Batch(amortized, proposal.log_evidence(), bounds, optima, own)
+
+    def _weight_under_guide(self, x: Tensor, index: Tensor | None, k: int) -> list[Tensor]:
+        terms = trace.log_terms(self.model, self.guide, x, index, particles=k)
+        return [terms.local.log_weight]
+
+    def _log_joint(self, site: str, shape: torch.Size) -> LogDensity:
+        """log p(x_n, u_n) in the guide's standardised coordinates."""
+
+        def log_joint(
+            u: Tensor,
+            x: Tensor,
+            index: Tensor | None,
+            loc: Tensor,
+            scale: Tensor,
+            mask: Tensor | bool | None,
+        ) -> Tensor:
+            z = loc + scale * u
+            values = {site: z.reshape(*z.shape[:-1], *shape)}
+            density = trace.log_joint(self.model, values, x, index, particles=len(u))
+            return density + scale_and_mask(scale.log().sum(-1), mask=mask)
+
+        return log_joint
+
+    def _ascender(self, name: str, family: Family, log_joint: LogDensity) -> Ascender:
+        def q_of(rows: Tensor, *context: Any) -> Distribution:
+            return _masked(family(rows), context[-1])
+
+        if name not in self._ascenders:
+            self._ascenders[name] = Ascender(
+                log_joint,
+                q_of,
+                self.settings.ascent,
+                [self.pair],
+                compile=self.settings.compile,
+                batches=self.batches,
+            )
+        return self._ascenders[name]
 
 
 # All data ----------------------------------------------------------------------------------------
@@ -220,6 +259,7 @@ def compare(
     ascent: Ascent = DEFAULT_ASCENT,
     batch_size: int = 250,
     memory: int = MEMORY,
+    compile: When = "auto",
     progress: bool = True,
 ) -> Comparison:
     """Takes log p(x) - ELBO apart for every datum, the model held fixed.
@@ -243,6 +283,8 @@ def compare(
         ascent: how the per-datapoint optimum is sought.
         batch_size: data optimised at once, fewer if memory asks for it.
         memory: budget, bytes.
+        compile: "auto" to compile the search and the weights once that will pay, True at once,
+            False not at all.
         progress: whether to show a bar.
 
     Returns:
@@ -272,14 +314,18 @@ def compare(
         per_draw = bytes_per_draw(lambda: trace.log_terms(model, guide, x, index), len(x))
         at_once = max(1, min(batch_size, memory // (per_draw * max(ascent.particles, LOOK))))
         sources = {name: sequential(source, at_once) for name, source in sources.items()}
-        settings = _Settings(families, particles, evidence_particles, ascent, memory, per_draw)
+        settings = _Settings(
+            families, particles, evidence_particles, ascent, memory, per_draw, compile
+        )
+        number = sum(len(source) for source in sources.values())
+        compare_batch = _Comparer(pair, (model, guide), settings, number)
         splits, optima = {}, []
         total = sum(source.size for source in sources.values())
         with tqdm(total=total, unit="datum", disable=not progress, desc="compare") as bar:
             for name, source in sources.items():
                 batches = []
                 for x, index in on_device(pair, source):
-                    batches.append(_compare_batch((model, guide), x, index, settings))
+                    batches.append(compare_batch(x, index))
                     bar.update(len(x))
                 splits[name] = _split(batches, given)
                 optima += [batch.optima for batch in batches]

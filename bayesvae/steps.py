@@ -82,7 +82,8 @@ class Step:
     def _as_written(self, *args: Any, **kwargs: Any) -> list[Tensor]:
         """Loss and gradients by autograd; a sparse gradient as its indices and values."""
         if self._eager is None:
-            loss = self.loss(*args, **kwargs)
+            with torch.enable_grad():
+                loss = self.loss(*args, **kwargs)
             loss.backward(inputs=self.update.parameters)
         else:
             loss = self._eager(*args, **kwargs)

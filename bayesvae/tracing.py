@@ -32,8 +32,11 @@ from torch.fx.experimental.proxy_tensor import (
     get_proxy_mode,
     make_fx,
 )
+from torch.utils import _pytree as pytree
 
 from bayesvae.products import with_fastest_products
+
+tree_flatten, tree_unflatten = pytree.tree_flatten, pytree.tree_unflatten
 
 TensorFunction = Callable[..., Sequence[Tensor]]
 """A function of tensors that returns tensors."""
@@ -50,6 +53,12 @@ class Recorded(NamedTuple):
 
     graph: GraphModule
     captured: tuple[Tensor, ...]
+
+    @property
+    def inputs(self) -> int:
+        """How many tensors it takes besides the captured ones."""
+        nodes = self.graph.graph.nodes
+        return sum(node.op == "placeholder" for node in nodes) - len(self.captured)
 
     def __call__(self, *tensors: Tensor) -> list[Tensor]:
         """Runs the graph as it stands, operation by operation, on inputs and captured tensors."""
@@ -93,22 +102,21 @@ def decided(predicate: Callable[[], bool]) -> bool:
         return predicate()
 
 
-def chained(first: Recorded, second: Recorded, inputs: int) -> Recorded:
+def chained(first: Recorded, second: Recorded) -> Recorded:
     """One record that runs ``second`` on the outputs of ``first`` and further inputs of its own.
 
     Args:
-        first: takes ``inputs`` tensors; its outputs are the first inputs of ``second``.
+        first: its outputs are the first inputs of ``second``.
         second: takes these outputs, then any number of further tensors.
-        inputs: how many ``first`` takes.
 
     Returns:
         Takes the inputs of ``first`` and the further ones of ``second``, returns the outputs of
         ``second``.
     """
     outputs = len(next(iter(reversed(first.graph.graph.nodes))).args[0])
-    further = len(_placeholders(second)) - outputs - len(second.captured)
+    inputs = first.inputs
     graph = Graph()
-    own = [graph.placeholder(f"input_{i}") for i in range(inputs + further)]
+    own = [graph.placeholder(f"input_{i}") for i in range(inputs + second.inputs - outputs)]
     tensors = {id(t): t for t in (*first.captured, *second.captured)}
     nodes = {key: graph.placeholder(f"captured_{i}") for i, key in enumerate(tensors)}
     seen = [nodes[id(t)] for t in first.captured]
@@ -181,10 +189,6 @@ def _item_free() -> Iterator[None]:
 
 
 # From make_fx's graph to a record ----------------------------------------------------------------
-
-
-def _placeholders(recorded: Recorded) -> list[Node]:
-    return [node for node in recorded.graph.graph.nodes if node.op == "placeholder"]
 
 
 def _lifted(module: GraphModule) -> Recorded:

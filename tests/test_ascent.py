@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from bayesvae import families
-from bayesvae.ascent import Ascent, ascend, better_start
+from bayesvae.ascent import Ascender, Ascent
 
 
 def target():
@@ -21,7 +21,7 @@ def test_ascent_finds_the_best_member_from_afar_for_every_row(scale, loc):
     precision = p.precision_matrix
     gap = (precision.diagonal().log().sum() - torch.logdet(precision)) / 2
     for family, expected in ((families.MultivariateNormal(2), 0.0), (families.Normal(2), gap)):
-        found = ascend(log_joint, family, family.rows(start), Ascent())
+        found = Ascender(log_joint, family, Ascent())(family.rows(start))
         q = family(found.rows)
         tril = q.scale_tril if hasattr(q, "scale_tril") else q.stddev.diag_embed()
         q = dist.MultivariateNormal(q.mean, scale_tril=tril)
@@ -35,7 +35,7 @@ def test_ascent_stays_where_it_is_exact_because_its_gradient_has_no_noise_there(
     p, log_joint = target()
     family = families.MultivariateNormal(2)
     start = family.rows(p).expand(3, -1)
-    found = ascend(log_joint, family, start, Ascent())
+    found = Ascender(log_joint, family, Ascent())(start)
     torch.testing.assert_close(found.rows, start, rtol=0, atol=5e-3)
     assert abs(found.movement) < 5e-3
 
@@ -46,7 +46,7 @@ def test_the_start_is_the_best_candidate_of_each_datum_by_itself():
     near, far = dist.Normal(p.mean, 0.4), dist.Normal(p.mean + 5, 0.4)
     near, far = (family.rows(q.to_event(1)) for q in (near, far))
     candidates = torch.stack([torch.stack([near, far, far]), torch.stack([far, near, far])])
-    chosen = better_start(log_joint, family, candidates)
+    chosen = Ascender(log_joint, family, Ascent()).better_start(candidates)
     torch.testing.assert_close(chosen, torch.stack([near, near, far]), rtol=0, atol=0)
 
 
@@ -58,7 +58,7 @@ def test_ascent_ends_on_short_steps_and_so_nearer_to_the_optimum_than_its_first_
     start = family.rows(best).expand(200, -1)
     off = []
     for decay in (1.0, 0.3):
-        rows = ascend(log_joint, family, start, Ascent(decay=decay)).rows
+        rows = Ascender(log_joint, family, Ascent(decay=decay))(start).rows
         loc, scale = family(rows).mean, family(rows).stddev
         squares = (scale**2 + (loc - p.mean) ** 2) @ precision.diagonal()
         cross = 2 * precision[0, 1] * (loc - p.mean).prod(-1)
