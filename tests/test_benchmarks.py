@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import itertools
+import subprocess
 import sys
 from pathlib import Path
 
@@ -321,10 +322,10 @@ def test_a_target_is_judged_against_the_fastest_of_several():
 
 
 def test_every_target_names_a_case_and_contestants_that_exist():
-    targets, epochs = part("targets"), part("epochs")
-    cases, contestants = part("cases").CASES, part("contestants").CONTESTANTS
-    for target in targets.TARGETS:
-        known = epochs.EPOCHS if target.case == "epochs" else contestants
+    cases, contestants = part("cases").CASES, part("contestants")
+    for target in part("targets").TARGETS:
+        epochs = target.case == "epochs"
+        known = contestants.EPOCHS if epochs else contestants.CONTESTANTS
         assert target.case in cases or target.case == "epochs"
         assert {target.name, *target.others} <= set(known)
 
@@ -368,6 +369,15 @@ def test_a_process_trains_on_the_cores_it_is_given_and_its_failure_is_told_in_it
     absent = given._replace(case=given.case._replace(prior="nobody's"))
     with pytest.raises(workers.ContestantError, match=r"hand: .*Error"):
         workers.Worker(place, "steps", "hand", absent.case._replace(batch=0), Path("nowhere.npz"))
+
+
+def test_nobody_is_charged_for_importing_another_ones_libraries():
+    import_all = "import sys, benchmarks.speed.worker, benchmarks.speed.contestants"
+    check = "sys.exit(str({'torch', 'pyro', 'bayesvae', 'jax'} & set(sys.modules) or ''))"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{import_all}; {check}"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.stderr.strip() == ""
 
 
 def test_nothing_here_needs_the_packages_that_are_compared_with():

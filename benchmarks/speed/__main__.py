@@ -15,7 +15,7 @@ from bayesvae.checkpoint import save_json
 from benchmarks import speed
 from benchmarks.speed import epochs, growth, machine, profiled, sources, steps, table, targets
 from benchmarks.speed.cases import CASES, GROWTH, Case
-from benchmarks.speed.contestants import CONTESTANTS
+from benchmarks.speed.contestants import CONTESTANTS, EPOCHS
 from benchmarks.speed.workers import Place
 
 PARTS = ("steps", "epochs", "growth")
@@ -70,7 +70,8 @@ examples
   python -m benchmarks.speed --parts epochs --data-root ~/data
   python -m benchmarks.speed --profile --cases mnist
 
-Run it on a machine with nothing else to do; it says when others used the cores.  Ends with code 1
+Everything takes three quarters of an hour.  Run it on a machine with nothing else to do; it says
+when others used the cores.  Ends with code 1
 if a contestant failed or did other work than the rest; a target that is missed is no failure."""
 
 
@@ -127,7 +128,7 @@ def _epochs(
     source = sources.mnist(options.data_root)
     if options.quick:
         source = source._replace(train=source.train[:3000])
-    names = [n for n in epochs.EPOCHS if n.removesuffix("-auto") in options.contestants]
+    names = [n for n in EPOCHS if n.removesuffix("-auto") in options.contestants]
     settings = settings._replace(rounds=2 if options.quick else options.epoch_rounds)
     look = partial(epochs.compare, source, names, place, settings, tell)
     return steps.finished("epochs", look) | {"data": source.name, "made_up": source.made_up}

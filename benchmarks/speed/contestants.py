@@ -71,6 +71,27 @@ CONTESTANTS = {
     "floor": Contestant("matrix products alone", "floor", {}, STANDARD, False, False),
 }
 
+
+class Entry(NamedTuple):
+    """A row for epochs: its title, its file, and arguments for that file's ``epochs``."""
+
+    title: str
+    module: str
+    options: dict[str, Any]
+
+
+EPOCHS = {
+    "bayesvae": Entry("bayesvae.fit, compile=True", "in_bayesvae", {}),
+    "bayesvae-auto": Entry("bayesvae.fit, auto", "in_bayesvae", {"compile": "auto"}),
+    "bayesvae-bf16": Entry("bayesvae.fit, bf16", "in_bayesvae", {"networks": "bfloat16"}),
+    "bayesvae-eager": Entry("bayesvae.fit, eager", "in_bayesvae", {"compile": False}),
+    "hand": Entry("hand-written loop", "in_torch", {}),
+    "hand-step": Entry("hand-written loop, one graph", "in_torch", {"compiled": "step"}),
+    "pyro": Entry("pyro SVI with a DataLoader", "in_pyro", {}),
+    "numpyro": Entry("NumPyro, an epoch a call", "in_numpyro", {}),
+    "pythae": Entry("pythae's trainer", "in_pythae", {}),
+}
+
 HAND_COMPILED = ("hand-loss", "hand-adam", "hand-step")
 
 

@@ -8,7 +8,7 @@ compared, as that of steps is.
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -17,27 +17,6 @@ from benchmarks.speed.cases import CASES, Case, first_weights
 from benchmarks.speed.sources import Source, bits
 from benchmarks.speed.steps import Settings, Tell, in_the_end, watched
 from benchmarks.speed.workers import ContestantError, Place, Worker
-
-
-class Entry(NamedTuple):
-    """One row: what the table calls it, its file, and arguments for that file's ``epochs``."""
-
-    title: str
-    module: str
-    options: dict[str, Any]
-
-
-EPOCHS = {
-    "bayesvae": Entry("bayesvae.fit, compile=True", "in_bayesvae", {}),
-    "bayesvae-auto": Entry("bayesvae.fit, auto", "in_bayesvae", {"compile": "auto"}),
-    "bayesvae-bf16": Entry("bayesvae.fit, bf16", "in_bayesvae", {"networks": "bfloat16"}),
-    "bayesvae-eager": Entry("bayesvae.fit, eager", "in_bayesvae", {"compile": False}),
-    "hand": Entry("hand-written loop", "in_torch", {}),
-    "hand-step": Entry("hand-written loop, one graph", "in_torch", {"compiled": "step"}),
-    "pyro": Entry("pyro SVI with a DataLoader", "in_pyro", {}),
-    "numpyro": Entry("NumPyro, an epoch a call", "in_numpyro", {}),
-    "pythae": Entry("pythae's trainer", "in_pythae", {}),
-}
 
 
 def compare(

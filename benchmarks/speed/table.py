@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.speed import machine, measure
-from benchmarks.speed.contestants import CONTESTANTS
-from benchmarks.speed.epochs import EPOCHS
+from benchmarks.speed.contestants import CONTESTANTS, EPOCHS
 from benchmarks.speed.targets import Outcome
 
 OURS = "bayesvae"
@@ -22,7 +21,7 @@ HEADER = (
     "ELBO",
     "",
 )
-EPOCH_HEADER = (*HEADER[:4], "ready", "first epoch", "", "", *HEADER[8:])
+EPOCH_HEADER = (*HEADER[:4], "ready", "first epoch", "all", "", *HEADER[8:])
 NOTES = """\
 ours / it   time of bayesvae compiled divided by this one's, median over rounds of the ratio within
             a round: below 1, bayesvae is faster
@@ -30,12 +29,13 @@ time        median over rounds, of a step or of an epoch; +- is half the distanc
 import, first step, warm
             seconds after the process was started; warm is after ten steps, compilation included,
             with nothing compiled before; again: warm at a second start, compiled code at hand
-ready, first epoch
-            seconds from the start of the process to the first epoch, and of that epoch alone,
-            compilation included
+ready, first epoch, all
+            seconds from the start of the process to the first epoch, of that epoch alone, and of
+            all epochs of this run, compilation included
 memory      the most that the process held, MB
 ELBO        nats per datum after equally many steps from the same weights, judged alike for all
 pyro's TraceMeanField_ELBO and pythae take the KL in closed form, as the analytic case does
+pyro        built of bayesvae's networks and priors, whose import its start includes
 pythae      its trainer's train_step: forward, backward, optimiser, callbacks; batches in memory
 products    forward and backward, each by the faster of torch's two libraries of matrix products"""
 
@@ -136,7 +136,9 @@ def _row(case: Mapping[str, Any], name: str, title: str, unit: float) -> list[st
         again = case.get("again", {}).get(name)
         when.append(f"{again['warm']:.1f}" if again else "")
     else:
-        when = [f"{case['ready'][name]:.1f}", f"{case['first'][name]:.1f}", "", ""]
+        first = case["first"][name]
+        whole = first + sum(each[name] for each in rounds)
+        when = [f"{case['ready'][name]:.1f}", f"{first:.1f}", f"{whole:.1f}", ""]
     verdict = case["verdicts"].get(name)
     bound = f"{verdict['elbo']:.2f}" if verdict else "-"
     fair = "" if verdict is None or verdict["fair"] else "UNFAIR"

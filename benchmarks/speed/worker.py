@@ -122,7 +122,7 @@ def serve_steps(channel: Channel, setup: dict[str, Any]) -> None:
 
 def serve_epochs(channel: Channel, setup: dict[str, Any]) -> None:
     """Lets a contestant train for as many epochs as are asked for."""
-    from benchmarks.speed.epochs import EPOCHS
+    from benchmarks.speed.contestants import EPOCHS
 
     entry = EPOCHS[setup["contestant"]]
     module = importlib.import_module(f"benchmarks.speed.{entry.module}")
