@@ -26,8 +26,8 @@ from bayesvae.calls import difference, layout, put_together, taken_apart
 from bayesvae.tracing import Recorded
 
 When = Literal["auto"] | bool
-"""Whether to compile: "auto" where it pays; True at once, further shapes of inputs where it pays,
-and an error if it cannot be done; False never."""
+"""Whether to compile: "auto" where it pays; True at once, further shapes of inputs after many
+calls, and an error if it cannot be done; False never."""
 
 EXPECTED_SECONDS = 15.0
 """What compiling a training step takes where nothing is known yet: 4 to 20 s, measured."""
@@ -35,6 +35,8 @@ SAVED = 0.5
 """Share of a call's time that compiling is expected to save, a cautious guess for any size."""
 SHAPES = 8
 """At most so many shapes of inputs are compiled, then further ones run as written."""
+MANY = 1000
+"""Calls from which on a further shape is compiled where the first was to be at once."""
 TRIAL = 20
 """Compiled calls that are timed before they are believed to be faster."""
 
@@ -233,8 +235,9 @@ class Compiled:
 
     def _pays(self, entry: _Entry) -> bool:
         """Whether compiling now is expected to save more than it costs, from measured calls."""
-        if self.when is True and not any(each.head for each in self._entries.values()):
-            return True
+        if self.when is True:
+            first = not any(each.head for each in self._entries.values())
+            return first or entry.calls >= MANY
         if len(entry.seconds) < 5:
             return False
         each = statistics.median(entry.seconds[1:])

@@ -145,7 +145,7 @@ def fit(
                 bar.update()
                 if (step + 1) % len(batches) == 0 or step + 1 == limit:
                     bar.set_postfix_str(record.epoch())
-    return record.history()
+    return record.history(any(take.compiled.is_compiled for take in step_of))
 
 
 def _check_arguments(

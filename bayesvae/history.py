@@ -56,12 +56,14 @@ class History(NamedTuple):
         best: the entry with the highest score.
         best_state: the pair's state then, for ``pair.load_state_dict``.
         last_state: the pair's state at the end, which the pair holds.
+        compiled: whether the steps ran compiled in the end.
     """
 
     epochs: tuple[Epoch, ...]
     best: Epoch
     best_state: dict[str, Tensor]
     last_state: dict[str, Tensor]
+    compiled: bool = False
 
 
 class Record:
@@ -166,9 +168,9 @@ class Record:
             return True
         return math.isnan(row.validation) and row.kl_weight != self.best.kl_weight
 
-    def history(self) -> History:
+    def history(self, compiled: bool) -> History:
         """What the fit leaves behind."""
-        return History(tuple(self.epochs), self.best, self.best_state, self._state())
+        return History(tuple(self.epochs), self.best, self.best_state, self._state(), compiled)
 
     def _state(self) -> dict[str, Tensor]:
         return {name: value.detach().clone() for name, value in self.pair.state_dict().items()}

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from pyro.optim.clipped_adam import ClippedAdam
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 from torch.optim import Optimizer
@@ -17,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from bayesvae import tracing
 from bayesvae.compiled import Compiled, When
+from bayesvae.optimizers import clipped_adam_step, count_in_tensors
 from bayesvae.tracing import Recorded
 
 Clip = Callable[[list[Tensor]], None]
@@ -227,6 +229,8 @@ class Update:
         self._known_rates = [group["lr"] for group in self._groups()]
         for optimizer in self._joined:
             _step_counts_to(optimizer, device)
+            if isinstance(optimizer, ClippedAdam):
+                count_in_tensors(optimizer)
         state = self._state()
         copies = [tensor.clone() for tensor in state]
         try:
@@ -240,8 +244,10 @@ class Update:
                     tensor.copy_(copy)
 
     def inputs(self) -> list[Tensor]:
-        """The learning rates, as tensors."""
+        """The learning rates of the next step, as tensors; asked for once a step."""
         for i, group in enumerate(self._groups()):
+            if "lrd" in group:  # Pyro's ClippedAdam decays its rate by itself
+                group["lr"] *= group["lrd"]
             if group["lr"] != self._known_rates[i]:
                 self._known_rates[i] = group["lr"]
                 self._rates[i].fill_(group["lr"])
@@ -278,7 +284,10 @@ class Update:
         try:
             with _as_tensors(self._joined, rates), torch.no_grad():
                 for optimizer in self._joined:
-                    optimizer.step()
+                    if isinstance(optimizer, ClippedAdam):
+                        clipped_adam_step(optimizer)
+                    else:
+                        optimizer.step()
         finally:
             for parameter, _ in self.layout:
                 parameter.grad = None

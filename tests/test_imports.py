@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "calls": {"tracing"},
     "compiled": {"calls", "tracing"},
     "densities": {"compiled", "pair", "trace"},
-    "steps": {"compiled", "tracing"},
+    "steps": {"compiled", "optimizers", "tracing"},
     "svi": {"compiled", "objectives", "pair", "precision", "programs", "steps"},
     "objectives": {"programs", "trace"},
     "pair": {"programs"},

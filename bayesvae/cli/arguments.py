@@ -1,6 +1,6 @@
 """What can be said on the command line, command by command."""
 
-from typing import Any
+from typing import Any, Literal
 
 from jsonargparse.typing import (
     NonNegativeFloat,
@@ -183,6 +183,14 @@ def _training_arguments(parser: Parser) -> None:
         help="EM-like: steps of the guide before each of the model; 0 trains both at once",
     )
     add("--clip-norm", type=PositiveFloat | None, metavar="X", help="bound on the gradient's norm")
+    add(
+        "--compile",
+        type=Literal["auto", "always", "never"],
+        default="auto",
+        help="trace the pair once and compile its steps: auto does in a run that is long enough "
+        "to win the compiler's seconds back; never repeats a run to the last digit",
+    )
+    add("--bf16", action="store_true", help="multiply in bfloat16 inside of networks")
 
 
 def _run_arguments(parser: Parser) -> None:

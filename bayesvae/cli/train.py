@@ -41,7 +41,9 @@ def run_fit(config: Namespace) -> None:
     with runs.claimed(config.out, config.overwrite) as run:
         runs.write(run, config, prepared.facts)
         figures = _made(pair, prepared, batches, config, run)
-    print(f"Trained in {figures['seconds']:.1f} s; best epoch {figures['best_epoch']}.", end=" ")
+    compiled = ", compiled" if figures["compiled"] else ""
+    print(f"Trained in {figures['seconds']:.1f} s{compiled};", end=" ")
+    print(f"best epoch {figures['best_epoch']}.", end=" ")
     print("Nats per datum:")
     show(figures)
     print(f"Run folder: {run}")
@@ -58,7 +60,10 @@ def _made(
     start = time.perf_counter()
     try:
         history = _train(pair, batches, config, prepared.validation, run)
-        record = _record(config, start) | {"best_epoch": history.best.epoch}
+        record = _record(config, start) | {
+            "best_epoch": history.best.epoch,
+            "compiled": history.compiled,
+        }
         pair.load_state_dict(history.best_state)
         record |= _evaluate(pair, prepared, config)
         runs.write_summary(run, record)
@@ -103,6 +108,8 @@ def _train(pair: Pair, batches: Loader, config: Namespace, validation: Any, run:
         row_optimizer=partial(RowAdam, lr=config.row_learning_rate),
         clip_norm=config.clip_norm,
         validation=validation,
+        compile={"auto": "auto", "always": True, "never": False}[config.compile],
+        networks=torch.bfloat16 if config.bf16 else None,
         out=run,
         progress=not config.quiet,
     )
