@@ -13,6 +13,7 @@ the compiled code runs.
 import statistics
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from typing import Any, Literal, NamedTuple, Protocol
@@ -46,7 +47,13 @@ class CompileError(RuntimeError):
 
 
 class Tail(Protocol):
-    """What follows a function and may be compiled with it, such as an optimiser's step."""
+    """What follows a function and may be compiled with it, such as an optimiser's step.
+
+    Attributes:
+        layout: what the function's outputs mean, as the last call as written left it.
+    """
+
+    layout: Any
 
     def recorded(self, outputs: Sequence[Tensor]) -> Recorded | None:
         """A record that takes the function's outputs and `inputs`; None if there can be none."""
@@ -63,12 +70,13 @@ class _Entry:
 
     def __init__(self) -> None:
         self.calls = 0
-        self.seconds: list[float] = []
+        self.seconds: deque[float] = deque(maxlen=TRIAL)
         self.head: Recorded | None = None
         self.run: Callable[..., list[Tensor]] | None = None
         self.read_by_head: list[tuple[Any, Any]] = []
         self.references: list[tuple[Any, Any]] = []
         self.tailed = False
+        self.layout: Any = None
         self.signature: Any = None
         self.trial: list[float] = []
         self.settled = False
@@ -129,6 +137,7 @@ class Compiled:
             raise ValueError(f'compile takes "auto", True or False; got {when!r}.')
         self.function, self.eager = function, eager or function
         self.modules = list({id(m): m for root in modules for m in root.modules()}.values())
+        self._parameters = [p for m in self.modules for p in m.parameters(recurse=False)]
         self.when, self.tail, self.calls_planned = when, tail, calls
         self.eager_random, self.announce, self.name = eager_random, announce, name
         self.reason = ""
@@ -171,6 +180,8 @@ class Compiled:
 
     def _fast(self, entry: _Entry, tensors: list[Tensor]) -> Outcome:
         captured = [owner[name] for owner, name in entry.references]
+        if self.tail is not None:
+            self.tail.layout = entry.layout
         if not entry.tailed:
             return Outcome(entry.run(*tensors, *captured), False)
         if self.tail.signature() != entry.signature:
@@ -240,7 +251,7 @@ class Compiled:
             return first or entry.calls >= MANY
         if len(entry.seconds) < 5:
             return False
-        each = statistics.median(entry.seconds[1:])
+        each = statistics.median(entry.seconds)
         if self.calls_planned is None:
             ahead = entry.calls  # as long again as it has been running
         else:
@@ -289,7 +300,7 @@ class Compiled:
     def _build(self, entry: _Entry, outputs: list[Tensor]) -> None:
         whole, tail = entry.head, None
         if self.tail is not None:
-            tail = self.tail.recorded(outputs)
+            tail, entry.layout = self.tail.recorded(outputs), self.tail.layout
         if tail is not None:
             whole = tracing.chained(entry.head, tail)
             entry.signature = self.tail.signature()
@@ -318,7 +329,8 @@ class Compiled:
     def _entry(self, tensors: list[Tensor], fixed: Any) -> _Entry | None:
         """What is known at these inputs; None where nothing will be compiled."""
         modes = tuple([m.training for m in self.modules])
-        key = (fixed, modes, torch.get_default_dtype(), *[layout(t) for t in tensors])
+        frozen = tuple([p.requires_grad for p in self._parameters])
+        key = (fixed, modes, frozen, torch.get_default_dtype(), *[layout(t) for t in tensors])
         try:
             entry = self._entries.get(key)
         except TypeError:

@@ -86,7 +86,7 @@ class Step:
         if self._eager is None:
             with torch.enable_grad():
                 loss = self.loss(*args, **kwargs)
-            loss.backward(inputs=self.update.parameters)
+            loss.backward(inputs=[p for p in self.update.parameters if p.requires_grad])
         else:
             loss = self._eager(*args, **kwargs)
         return [loss.detach(), *self.update.collected()]
