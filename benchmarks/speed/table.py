@@ -34,7 +34,8 @@ ready, first epoch, all
             all epochs of this run, compilation included
 memory      the most that the process held, MB
 ELBO        nats per datum after equally many steps from the same weights, judged alike for all
-pyro's TraceMeanField_ELBO and pythae take the KL in closed form, as the analytic case does
+KL          sampled (Pyro's Trace_ELBO), or in closed form (TraceMeanField_ELBO) where it says
+            "analytic KL", and always by pythae
 pyro        built of bayesvae's networks and priors, whose import its start includes
 pythae      its trainer's train_step: forward, backward, optimiser, callbacks; batches in memory
 products    forward and backward, each by the faster of torch's two libraries of matrix products"""

@@ -39,8 +39,8 @@ class Outcome(NamedTuple):
         if self.target.stretch is not None and self.ratio <= self.target.stretch:
             word = "met, stretch too"
         return (
-            f"{self.target.case:14}  {self.target.name} / {self.other:16}  {self.ratio:5.2f}  "
-            f"{goal:32}  {word}"
+            f"{self.target.case:10}  {self.target.name + ' / ' + self.other:26}  "
+            f"{self.ratio:5.2f}  {goal:28}  {word}"
         )
 
 
