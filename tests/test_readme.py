@@ -12,13 +12,13 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 @pytest.mark.usefixtures("_float64_and_seed")
-@pytest.mark.parametrize("block", BLOCKS[:2], ids=["fifteen lines", "own pair"])
+@pytest.mark.parametrize("block", BLOCKS[:3], ids=["fifteen lines", "own pair", "svi"])
 def test_the_code_of_the_readme_runs(block, tmp_path, monkeypatch, capsys):
     torch.set_default_dtype(torch.float32)
     monkeypatch.chdir(tmp_path)
     short = block.replace("epochs=200", "epochs=2").replace("[:300]", "[:8]")
     exec(compile(short, "README.md", "exec"), {})
-    assert re.search("amortization gap|log-density", capsys.readouterr().out)
+    assert re.search("amortization gap|log-density|loss", capsys.readouterr().out)
 
 
 def test_every_picture_and_notebook_that_is_shown_is_there():
