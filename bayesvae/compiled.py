@@ -72,7 +72,7 @@ class _Entry:
         self.calls = 0
         self.seconds: deque[float] = deque(maxlen=TRIAL)
         self.head: Recorded | None = None
-        self.run: Callable[..., list[Tensor]] | None = None
+        self.run: Callable[..., Sequence[Tensor]] | None = None
         self.read_by_head: list[tuple[Any, Any]] = []
         self.references: list[tuple[Any, Any]] = []
         self.tailed = False
@@ -91,7 +91,7 @@ class Outcome(NamedTuple):
         tailed: whether the tail has run as well.
     """
 
-    outputs: list[Tensor]
+    outputs: Sequence[Tensor]
     tailed: bool
 
 
@@ -144,7 +144,7 @@ class Compiled:
         self.count = 0
         self._entries: dict[Any, _Entry] = {}
 
-    def __call__(self, *args: Any, **kwargs: Any) -> list[Tensor]:
+    def __call__(self, *args: Any, **kwargs: Any) -> Sequence[Tensor]:
         """The outputs of the function."""
         return self.call(args, kwargs).outputs
 

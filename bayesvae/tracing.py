@@ -60,6 +60,11 @@ class Recorded(NamedTuple):
         nodes = self.graph.graph.nodes
         return sum(node.op == "placeholder" for node in nodes) - len(self.captured)
 
+    @property
+    def outputs(self) -> int:
+        """How many tensors it returns."""
+        return len(next(iter(reversed(self.graph.graph.nodes))).args[0])
+
     def __call__(self, *tensors: Tensor) -> list[Tensor]:
         """Runs the graph as it stands, operation by operation, on inputs and captured tensors."""
         with torch.no_grad():
@@ -83,8 +88,8 @@ def record(function: TensorFunction, inputs: Sequence[Tensor]) -> Recorded:
         RuntimeError: where Python asks for the value of a tensor, as in ``if z.sum() > 0``.
     """
 
-    def flat(*given: Tensor) -> list[Tensor]:
-        return list(function(*given))
+    def flat(*given: Tensor) -> tuple[Tensor, ...]:
+        return tuple(function(*given))
 
     with torch.random.fork_rng(), pyro.validation_enabled(False), _item_free():
         return _lifted(make_fx(flat, record_stack_traces=True)(*inputs))
@@ -113,22 +118,26 @@ def chained(first: Recorded, second: Recorded) -> Recorded:
         Takes the inputs of ``first`` and the further ones of ``second``, returns the outputs of
         ``second``.
     """
-    outputs = len(next(iter(reversed(first.graph.graph.nodes))).args[0])
-    inputs = first.inputs
-    graph = Graph()
-    own = [graph.placeholder(f"input_{i}") for i in range(inputs + second.inputs - outputs)]
+    inputs, graph = first.inputs, Graph()
+
+    def parts(called: Node, number: int) -> tuple[Node, ...]:
+        return tuple(graph.call_function(operator.getitem, (called, i)) for i in range(number))
+
+    further = second.inputs - first.outputs
+    own = [graph.placeholder(f"input_{i}") for i in range(inputs + further)]
     tensors = {id(t): t for t in (*first.captured, *second.captured)}
     nodes = {key: graph.placeholder(f"captured_{i}") for i, key in enumerate(tensors)}
     seen = [nodes[id(t)] for t in first.captured]
     between = graph.call_module("first", (*own[:inputs], *seen))
-    handed = [graph.call_function(operator.getitem, (between, i)) for i in range(outputs)]
     seen = [nodes[id(t)] for t in second.captured]
-    graph.output(graph.call_module("second", (*handed, *own[inputs:], *seen)))
-    parts = nn.ModuleDict({"first": first.graph, "second": second.graph})
-    return Recorded(GraphModule(parts, graph), tuple(tensors.values()))
+    handed = parts(between, first.outputs)
+    end = graph.call_module("second", (*handed, *own[inputs:], *seen))
+    graph.output(parts(end, second.outputs))
+    root = nn.ModuleDict({"first": first.graph, "second": second.graph})
+    return Recorded(GraphModule(root, graph), tuple(tensors.values()))
 
 
-def compiled(recorded: Recorded, eager_random: bool = False) -> Callable[..., list[Tensor]]:
+def compiled(recorded: Recorded, eager_random: bool = False) -> Callable[..., Sequence[Tensor]]:
     """The record as compiled code: ``(*inputs, *captured)`` to outputs; compiles when first run.
 
     On a CPU it draws the same random numbers as the program itself: torch's own generators are
@@ -145,15 +154,25 @@ def compiled(recorded: Recorded, eager_random: bool = False) -> Callable[..., li
         options["triton.cudagraphs"] = True
         for tensor in recorded.captured:
             torch._dynamo.mark_static_address(tensor)
-    run = torch.compile(recorded.graph.forward, fullgraph=True, dynamic=False, options=options)
+    code: list[Callable[..., Sequence[Tensor]]] = []
 
-    def with_no_gradient(*tensors: Tensor) -> list[Tensor]:
+    def run(*tensors: Tensor) -> Sequence[Tensor]:
         with torch.no_grad():
-            outputs = run(*tensors)
+            if not code:
+                # What torch.compile ends in, without its guards on each input at each call: the
+                # caller knows when shapes and modes are the same.
+                compiled = torch._inductor.standalone_compile(
+                    recorded.graph,
+                    list(tensors),
+                    dynamic_shapes="from_example_inputs",
+                    options={"config_patches": options},
+                )
+                code.append(compiled)
+            outputs = code[0](*tensors)
         # The next replay of a CUDA graph overwrites what this one returned.
         return [t.clone() for t in outputs] if on_gpu else outputs
 
-    return with_no_gradient
+    return run
 
 
 def missing_compiler() -> str | None:
