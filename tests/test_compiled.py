@@ -306,25 +306,6 @@ def test_compiled_steps_draw_anew_follow_the_seed_and_drop_out_in_training_alone
     assert fast.losses[4] == fast.losses[9]
 
 
-def require_layouts():
-    cosine = Compiled(lambda x: [x.reshape(len(x), -1).cos()], when=True)
-    for step in range(8):
-        x = torch.randn(4, 3, 2, 2)
-        x = x if step < 5 else x.to(memory_format=torch.channels_last)
-        assert_close(cosine(x)[0], x.flatten(1).cos())
-    assert cosine.is_compiled
-
-
-def test_data_that_lie_otherwise_in_memory_are_taken():
-    require_layouts()
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("compiler")
-def test_data_that_lie_otherwise_in_memory_are_taken_by_compiled_code():
-    require_layouts()
-
-
 # Without a compiler --------------------------------------------------------------------------
 
 

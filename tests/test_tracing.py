@@ -14,14 +14,20 @@ from torch import nn
 from torch.testing import assert_close
 
 from bayesvae import tracing
-from bayesvae.compiled import CompileError
+from bayesvae.compiled import Compiled, CompileError
 from bayesvae.tracing import chained, decided, first_difference, missing_compiler, place_of, record
 
 
 @pytest.fixture(autouse=True)
-def _settings(monkeypatch):
+def _settings(request, monkeypatch):
     free_of_charge(monkeypatch)
-    graph_alone(monkeypatch)
+    if "compiler" not in request.fixturenames:
+        graph_alone(monkeypatch)
+
+
+@pytest.fixture
+def compiler():
+    """Asks for compiled code."""
 
 
 def line_of(name):
@@ -130,6 +136,73 @@ def test_a_tensor_that_a_record_changes_is_changed():
     values = [counted(torch.ones(2), *counted.captured)[0][0].item() for _ in range(3)]
     assert values == [1.0, 2.0, 3.0]
     assert count == 3
+
+
+# Where compiled code reads -------------------------------------------------------------------
+
+
+class Weighed(nn.Module):
+    """Reads a parameter and a buffer."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3, 4))
+        self.register_buffer("shift", torch.randn(3, 4))
+
+    def forward(self, x):
+        return x.to(self.weight) * self.weight + self.shift
+
+
+def other_buffer(make):
+    def change(weighed):
+        weighed.shift = make()
+
+    return change
+
+
+def other_storage(weighed):
+    weighed.weight.data = torch.randn(4, 3).t()
+
+
+ELSEWHERE = {
+    "a buffer of another dtype": other_buffer(lambda: torch.randn(3, 4).float()),
+    "a buffer of another shape": other_buffer(lambda: torch.randn(4)),
+    "a buffer with other strides": other_buffer(lambda: torch.randn(4, 3).t()),
+    "a parameter with other strides": other_storage,
+    "a module of another dtype": lambda weighed: weighed.float(),
+}
+
+
+def require_right(change, later=lambda: torch.arange(12).reshape(3, 4)):
+    weighed = Weighed()
+    run = Compiled(lambda x: [weighed(x).exp()], [weighed], when=True)
+    for step in range(8):
+        if step == 5:
+            change(weighed)
+        x = later() if step > 4 else torch.arange(12).reshape(3, 4)
+        assert_close(run(x)[0], weighed(x).exp().detach())
+    assert run.is_compiled
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("compiler")
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_compiled_code_reads_past_the_end_of(name):
+    require_right(ELSEWHERE[name])
+
+
+@pytest.mark.usefixtures("compiler")
+def test_compiled_code_takes_data_that_lie_otherwise_in_memory():
+    require_right(lambda weighed: None, lambda: torch.arange(12).reshape(4, 3).t())
+
+
+def test_a_record_takes_data_that_lie_otherwise_in_memory():
+    cosine = Compiled(lambda x: [x.reshape(len(x), -1).cos()], when=True)
+    for step in range(8):
+        x = torch.randn(4, 3, 2, 2)
+        x = x if step < 5 else x.to(memory_format=torch.channels_last)
+        assert_close(cosine(x)[0], x.flatten(1).cos())
+    assert cosine.is_compiled
 
 
 # Where records part --------------------------------------------------------------------------
