@@ -1,10 +1,13 @@
-"""Calls taken apart: the tensors among the arguments, and all else that a trace depends on."""
+"""What tells one call from another: arguments, and the tensors that a program reads besides."""
 
+import operator
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
+import pyro
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bayesvae.tracing import tree_flatten, tree_unflatten
 
@@ -13,7 +16,7 @@ _TENSOR, _NUMBER = object(), object()
 
 def layout(tensor: Tensor) -> tuple:
     """What a trace fixes of a tensor."""
-    return (tensor.shape, tensor.dtype, tensor.device, tensor.requires_grad)
+    return (tensor.shape, tensor.dtype, tensor.device, tensor.requires_grad, tensor.stride())
 
 
 def taken_apart(args: tuple, kwargs: dict | None) -> tuple[list[Tensor], Any]:
@@ -26,17 +29,17 @@ def taken_apart(args: tuple, kwargs: dict | None) -> tuple[list[Tensor], Any]:
         if isinstance(leaf, Tensor):
             tensors.append(leaf)
             fixed.append(_TENSOR)
-        elif type(leaf) is float:
-            tensors.append(torch.tensor(leaf))
+        elif isinstance(leaf, float):
+            tensors.append(torch.tensor(float(leaf)))
             fixed.append(_NUMBER)
         else:
             fixed.append(leaf)
-    return tensors, (spec, tuple(fixed))
+    return tensors, (spec, tuple(fixed), tuple(map(type, fixed)))
 
 
 def put_together(tensors: Sequence[Tensor], fixed: Any) -> tuple[tuple, dict]:
     """The arguments again, numbers as tensors."""
-    spec, leaves = fixed
+    spec, leaves, _ = fixed
     given = iter(tensors)
     filled = [next(given) if leaf is _TENSOR or leaf is _NUMBER else leaf for leaf in leaves]
     return (tuple(filled), {}) if spec is None else tree_unflatten(filled, spec)
@@ -46,13 +49,14 @@ def difference(first: Sequence[Tensor], second: Sequence[Tensor]) -> str:
     """How two lists of outputs differ beyond rounding, in words; empty if they do not."""
     if len(first) != len(second):
         return f"{len(first)} outputs against {len(second)}"
-    numbers = [t for t in second if t.is_floating_point() and t.numel()]
+    numbers = [t[t.isfinite()] for t in second if t.is_floating_point() and t.isfinite().any()]
     largest = max((t.abs().max().item() for t in numbers), default=0.0)
     for number, (a, b) in enumerate(zip(first, second, strict=True)):
         if a.shape != b.shape:
             return f"shapes {tuple(a.shape)} and {tuple(b.shape)}"
         tolerance = max(_rounding(a), _rounding(b)) ** 0.75
-        scale = (b.abs().max().item() if b.numel() else 0.0) + 1e-3 * largest
+        finite = b[b.isfinite()].abs()
+        scale = (finite.max().item() if finite.numel() else 0.0) + 1e-3 * largest
         if not torch.allclose(a.to(b), b, rtol=0.0, atol=tolerance * scale, equal_nan=True):
             apart = (a - b).abs().max().item()
             return f"output {number} by {apart:.3g} of {scale:.3g}"
@@ -61,3 +65,51 @@ def difference(first: Sequence[Tensor], second: Sequence[Tensor]) -> str:
 
 def _rounding(tensor: Tensor) -> float:
     return torch.finfo(tensor.dtype).eps if tensor.is_floating_point() else 0.0
+
+
+class Reading:
+    """The tensors that a record reads besides its inputs, found anew at every call.
+
+    One that is put in the place of another, as a buffer by assignment, is read instead.
+
+    Args:
+        captured: the tensors.
+        modules: where they may be kept, beside Pyro's store; others are read as they are.
+
+    Attributes:
+        kept: the tensors of the last call.
+    """
+
+    def __init__(self, captured: Sequence[Tensor], modules: Sequence[nn.Module]) -> None:
+        homes = chain.from_iterable((m._parameters, m._buffers, vars(m)) for m in modules)
+        found = {
+            id(value): (owner, name)
+            for owner in (pyro.get_param_store()._params, *homes)
+            for name, value in owner.items()
+            if isinstance(value, Tensor)
+        }
+        self._places = [found.get(id(tensor), ((tensor,), 0)) for tensor in captured]
+        self.kept = list(captured)
+        self._layouts = [layout(tensor) for tensor in captured]
+        self._pointers = [tensor.data_ptr() for tensor in captured]
+
+    def found(self) -> list[Tensor]:
+        """The tensors as they are now."""
+        return [owner[name] for owner, name in self._places]
+
+    def now(self) -> list[Tensor] | None:
+        """The tensors as they are now; None if compiled code may no longer read them."""
+        try:
+            now = self.found()
+            pointers = [tensor.data_ptr() for tensor in now]
+        except (KeyError, AttributeError):  # gone, or no tensor any more
+            return None
+        if pointers == self._pointers and all(map(operator.is_, now, self.kept)):
+            return now
+        for tensor, kept, known in zip(now, self.kept, self._layouts, strict=True):
+            # An optimiser keeps the parameter that it had; a CUDA graph, the places in memory.
+            other = tensor is not kept and kept.requires_grad
+            if other or tensor.is_cuda or layout(tensor) != known:
+                return None
+        self.kept, self._pointers = now, pointers
+        return now

@@ -15,7 +15,6 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from itertools import chain
 from typing import Any, Literal, NamedTuple, Protocol
 
 import pyro
@@ -23,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from bayesvae import tracing
-from bayesvae.calls import difference, layout, put_together, taken_apart
+from bayesvae.calls import Reading, difference, layout, put_together, taken_apart
 from bayesvae.tracing import Recorded
 
 When = Literal["auto"] | bool
@@ -73,8 +72,8 @@ class _Entry:
         self.seconds: deque[float] = deque(maxlen=TRIAL)
         self.head: Recorded | None = None
         self.run: Callable[..., Sequence[Tensor]] | None = None
-        self.read_by_head: list[tuple[Any, Any]] = []
-        self.references: list[tuple[Any, Any]] = []
+        self.head_reads: Reading | None = None
+        self.reads: Reading | None = None
         self.tailed = False
         self.layout: Any = None
         self.signature: Any = None
@@ -133,16 +132,17 @@ class Compiled:
         announce: Callable[[bool], None] = lambda busy: None,
         name: str = "this function",
     ) -> None:
-        if when not in ("auto", True, False):
+        if not (when == "auto" or isinstance(when, bool)):
             raise ValueError(f'compile takes "auto", True or False; got {when!r}.')
         self.function, self.eager = function, eager or function
-        self.modules = list({id(m): m for root in modules for m in root.modules()}.values())
-        self._parameters = [p for m in self.modules for p in m.parameters(recurse=False)]
+        self._entries: dict[Any, _Entry] = {}
+        self._roots, self._children = list(modules), None
+        self._parameters = self._found()
+        self._timed: Any = None
         self.when, self.tail, self.calls_planned = when, tail, calls
         self.eager_random, self.announce, self.name = eager_random, announce, name
         self.reason = ""
         self.count = 0
-        self._entries: dict[Any, _Entry] = {}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Sequence[Tensor]:
         """The outputs of the function."""
@@ -163,34 +163,44 @@ class Compiled:
         if self.when is False:
             return self._as_written(args, kwargs)
         tensors, fixed = taken_apart(args, kwargs)
-        entry = self._entry(tensors, fixed)
+        entry, captured = self._entry(tensors, fixed)
         if entry is None:
             return self._as_written(args, kwargs)
         entry.calls += 1
         if entry.settled and entry.calls < entry.check_at:
-            return self._fast(entry, tensors)
+            return self._fast(entry, tensors, captured)
         if entry.run is None or entry.calls >= entry.check_at:
             return self._slowly(entry, tensors, fixed, args, kwargs)
-        return self._on_trial(entry, tensors, args, kwargs)
+        return self._on_trial(entry, tensors, captured, args, kwargs)
+
+    def add(self, seconds: float) -> None:
+        """Counts what the caller did with the last outputs as a part of that call."""
+        if self._timed:
+            self._timed[-1] += seconds
 
     # One call, four ways -----------------------------------------------------------------------
 
     def _as_written(self, args: tuple, kwargs: dict | None) -> Outcome:
         return Outcome(list(self.eager(*args, **(kwargs or {}))), False)
 
-    def _fast(self, entry: _Entry, tensors: list[Tensor]) -> Outcome:
-        captured = [owner[name] for owner, name in entry.references]
+    def _fast(self, entry: _Entry, tensors: list[Tensor], captured: list[Tensor]) -> Outcome:
         if self.tail is not None:
             self.tail.layout = entry.layout
         if not entry.tailed:
             return Outcome(entry.run(*tensors, *captured), False)
         if self.tail.signature() != entry.signature:
-            self._without_tail(entry)
-            return self._fast(entry, tensors)
+            entry.tailed, entry.settled, entry.trial = False, False, []
+            self._use(entry, entry.head)
+            return self._fast(entry, tensors, entry.reads.kept)
         return Outcome(entry.run(*tensors, *self.tail.inputs(), *captured), True)
 
     def _on_trial(
-        self, entry: _Entry, tensors: list[Tensor], args: tuple, kwargs: dict | None
+        self,
+        entry: _Entry,
+        tensors: list[Tensor],
+        captured: list[Tensor],
+        args: tuple,
+        kwargs: dict | None,
     ) -> Outcome:
         """The first compiled calls: the very first compiles, the others show what it brings."""
         if not entry.trial:
@@ -200,13 +210,14 @@ class Compiled:
             with warnings.catch_warnings():
                 if not entry.trial:  # of torch about itself while it compiles
                     warnings.simplefilter("ignore")
-                outcome = self._fast(entry, tensors)
+                outcome = self._fast(entry, tensors, captured)
         except Exception as error:
             if entry.trial:
                 raise
             self._give_up(f"compiling failed: {_first_line(error)}", error)
             return self._as_written(args, kwargs)
         entry.trial.append(time.perf_counter() - start)
+        self._timed = entry.trial
         if len(entry.trial) == 1:
             _costs.append(entry.trial[0])
             self.announce(False)
@@ -215,6 +226,7 @@ class Compiled:
             slower = statistics.median(entry.trial[1:]) > statistics.median(entry.seconds)
             if self.when == "auto" and slower:
                 self.when, self.reason = False, "compiled code was slower than the program"
+                self._entries.clear()
         return outcome
 
     def _slowly(
@@ -228,18 +240,19 @@ class Compiled:
         """A call as written, with a look at what may be made of it."""
         recorded = None
         if entry.head is not None:
-            with torch.random.fork_rng():
-                captured = [owner[name] for owner, name in entry.read_by_head]
+            captured = entry.head_reads.found()
+            with tracing.forked(captured):
                 recorded = entry.head(*tensors, *captured)
         start = time.perf_counter()
         outcome = self._as_written(args, kwargs)
         entry.seconds.append(time.perf_counter() - start)
+        self._timed = entry.seconds
         if recorded is not None:
             self._compare(entry, tensors, fixed, recorded, outcome.outputs)
         elif self._pays(entry):
             entry.head = self._recorded(tensors, fixed)
             if entry.head is not None:
-                entry.read_by_head = list(self._references(entry.head.captured))
+                entry.head_reads = Reading(entry.head.captured, self.modules)
         return outcome
 
     # From the program to compiled code ---------------------------------------------------------
@@ -274,7 +287,8 @@ class Compiled:
             cause = _first_line(error)
             if "get value out of a tracing tensor" in str(error):
                 cause = "Python asks for the value of a tensor (use torch.where or a mask)"
-            self._give_up(f"{cause}, at {tracing.place_of(error)}", error)
+            place = tracing.place_of(error)
+            self._give_up(f"{cause}, at {place}" if place else cause, error)
             return None
 
     def _compare(
@@ -286,7 +300,10 @@ class Compiled:
         outputs: list[Tensor],
     ) -> None:
         """Believes a record that agrees with the program on other data, or gives up."""
-        apart = difference(recorded, outputs)
+        if self.tail is not None and not outputs[0].isfinite():
+            return
+        shown = self.tail.comparable if self.tail is not None else list
+        apart = difference(shown(recorded), shown(outputs))
         if apart:
             again = self._recorded(tensors, fixed)
             where = again and tracing.first_difference(entry.head, again)
@@ -305,14 +322,12 @@ class Compiled:
             whole = tracing.chained(entry.head, tail)
             entry.signature = self.tail.signature()
         entry.tailed = tail is not None
-        entry.references = list(self._references(whole.captured))
-        entry.run = tracing.compiled(whole, self.eager_random)
+        self._use(entry, whole)
 
-    def _without_tail(self, entry: _Entry) -> None:
-        entry.tailed = False
-        entry.references = entry.read_by_head
-        entry.run = tracing.compiled(entry.head, self.eager_random)
-        entry.settled, entry.trial = False, []
+    def _use(self, entry: _Entry, recorded: Recorded) -> None:
+        """Runs a record compiled from now on."""
+        entry.reads = Reading(recorded.captured, self.modules)
+        entry.run = tracing.compiled(recorded, self.eager_random)
 
     def _give_up(self, reason: str, cause: BaseException | None = None) -> None:
         """Runs as written from now on, saying why."""
@@ -322,38 +337,54 @@ class Compiled:
             ) from cause
         self.when, self.reason = False, reason
         self._entries.clear()
-        warnings.warn(f"{self.name} runs uncompiled: {reason}", RuntimeWarning, stacklevel=5)
+        level = tracing.frames_of_the_package()
+        warnings.warn(f"{self.name} runs uncompiled: {reason}", RuntimeWarning, stacklevel=level)
 
     # What a trace depends on -------------------------------------------------------------------
 
-    def _entry(self, tensors: list[Tensor], fixed: Any) -> _Entry | None:
-        """What is known at these inputs; None where nothing will be compiled."""
-        modes = tuple([m.training for m in self.modules])
-        frozen = tuple([p.requires_grad for p in self._parameters])
-        key = (fixed, modes, frozen, torch.get_default_dtype(), *[layout(t) for t in tensors])
+    def _entry(
+        self, tensors: list[Tensor], fixed: Any
+    ) -> tuple[_Entry | None, list[Tensor] | None]:
+        """What is known at these inputs, and what compiled code reads besides.
+
+        None where nothing will be compiled.
+        """
+        self._parameters = self._found()
+        key = (
+            fixed,
+            tuple([m.training for m in self.modules]),
+            tuple([p.requires_grad for p in self._parameters]),
+            id(pyro.get_param_store()._params),
+            None if self.tail is None else self.tail.held(),
+            torch.is_autocast_enabled("cpu"),
+            torch.get_default_dtype(),
+            *[layout(t) for t in tensors],
+        )
         try:
             entry = self._entries.get(key)
         except TypeError:
             self._give_up("an argument is neither a tensor nor a plain value; pass tensors")
-            return None
-        if entry is None:
-            if len(self._entries) >= SHAPES:
-                return None
+            return None, None
+        captured = None
+        if entry is not None and entry.run is not None:
+            captured = entry.reads.now()
+            if captured is None:
+                entry = None
+                del self._entries[key]
+        if entry is None and len(self._entries) < SHAPES:
             entry = self._entries[key] = _Entry()
-        return entry
+        return entry, captured
 
-    def _references(self, captured: Sequence[Tensor]) -> Iterable[tuple[Any, Any]]:
-        """Where each captured tensor is kept, so that one put in its place is read instead."""
-        kept = chain.from_iterable((m._parameters, m._buffers, vars(m)) for m in self.modules)
-        owners = (*kept, pyro.get_param_store()._params)
-        found = {
-            id(value): (owner, name)
-            for owner in owners
-            for name, value in owner.items()
-            if isinstance(value, Tensor)
-        }
-        for tensor in captured:
-            yield found.get(id(tensor), ((tensor,), 0))
+    def _found(self) -> list[nn.Parameter]:
+        """The parameters, after a look at whether a module was put in another's place."""
+        if self._children is None or self._children != self._held():
+            reached = (m for root in self._roots for m in root.modules())
+            self.modules = list({id(m): m for m in reached}.values())
+            self._children, self._entries = self._held(), {}
+        return [p for m in self.modules for p in m._parameters.values() if p is not None]
+
+    def _held(self) -> list[nn.Module | None]:
+        return [child for module in self.modules for child in module._modules.values()]
 
 
 _costs: list[float] = []

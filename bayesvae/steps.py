@@ -5,6 +5,7 @@ counts as tensors; others (sparse ones, those that count in Python) run as they 
 compiled gradient.  A step whose loss is not finite moves nothing.
 """
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -78,7 +79,10 @@ class Step:
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
         """Takes one step; returns the loss before it, ``()``, without waiting for a GPU."""
         outcome = self.compiled.call(args, kwargs)
+        start = time.perf_counter()
         self.update.finish(outcome.outputs, outcome.tailed)
+        if not outcome.tailed:
+            self.compiled.add(time.perf_counter() - start)
         return outcome.outputs[0]
 
     def _as_written(self, *args: Any, **kwargs: Any) -> list[Tensor]:
@@ -121,7 +125,11 @@ class _LookedUp(TorchFunctionMode):
             index, table = args[:2]
             rows = table.detach()[index].requires_grad_()
             self._tables[id(table)].append((index, rows))
-            return rows
+            padding = (kwargs or {}).get("padding_idx", args[2] if len(args) > 2 else None)
+            if padding is None:
+                return rows
+            is_padding = (index == padding % len(table)).unsqueeze(-1)
+            return torch.where(is_padding, rows.detach(), rows)
         return function(*args, **(kwargs or {}))
 
     def of(self, table: Tensor) -> list[Tensor]:
@@ -155,14 +163,29 @@ class Update:
     ) -> None:
         self.parameters, self.clip, self.take = parameters, clip, take
         self.optimizers = optimizers if callable(optimizers) else lambda: optimizers
+        self._given = () if callable(optimizers) else optimizers
         self.layout: list[tuple[Tensor, bool]] = []
         self._joined: list[Optimizer] = []
         self._rates: list[Tensor] = []
         self._known_rates: list[float] = []
+        self._kept: list[Any] = []
 
     def tables(self) -> list[Tensor]:
         """Parameters with sparse gradients."""
         return [parameter for parameter, sparse in self.layout if sparse]
+
+    def held(self) -> tuple:
+        """How many parameters the optimisers hold that were given from the start."""
+        return tuple([len(group["params"]) for o in self._given for group in o.param_groups])
+
+    def comparable(self, outputs: Sequence[Tensor]) -> list[Tensor]:
+        """Loss and gradients with sparse ones written out, so that order does not matter."""
+        loss, *given = outputs
+        rest = iter(given)
+        return [loss] + [
+            torch.zeros_like(p).index_add_(0, next(rest), next(rest)) if sparse else next(rest)
+            for p, sparse in self.layout
+        ]
 
     def collected(self) -> list[Tensor]:
         """Takes the gradients off the parameters; a sparse one as indices and values."""
@@ -186,6 +209,9 @@ class Update:
         """
         loss, *gradients = outputs
         left = [o for o in self.optimizers() if not (joined and o in self._joined)]
+        for group in self._groups() if joined else ():
+            if "lrd" in group and not torch.isfinite(loss):
+                group["lr"] /= group["lrd"]
         if (joined and not left) or not torch.isfinite(loss):
             return
         given = iter(gradients)
@@ -220,21 +246,27 @@ class Update:
         self._joined = (
             []
             if tables and self.clip
-            else [o for o in self.optimizers() if not any(id(p) in tables for p in _held(o))]
+            else [
+                o
+                for o in self.optimizers()
+                if not any(id(p) in tables for p in _held(o))
+                and not (o._optimizer_step_pre_hooks or o._optimizer_step_post_hooks)
+            ]
         )
         if not self._joined:
             return None
         device = outputs[0].device
-        self._rates = [torch.tensor(g["lr"], device=device) for g in self._groups()]
-        self._known_rates = [group["lr"] for group in self._groups()]
+        self._rates = [torch.tensor(float(g["lr"]), device=device) for g in self._rated()]
+        self._known_rates = [float(group["lr"]) for group in self._rated()]
+        self._kept = [o.state for o in self._joined]
         for optimizer in self._joined:
             _step_counts_to(optimizer, device)
-            if isinstance(optimizer, ClippedAdam):
+            if type(optimizer) is ClippedAdam:
                 count_in_tensors(optimizer)
         state = self._state()
         copies = [tensor.clone() for tensor in state]
         try:
-            return tracing.record(self._moved, [*outputs, *self._rates])
+            return tracing.record(self._moved, [t.clone() for t in (*outputs, *self._rates)])
         except _Untraceable:
             self._joined = []
             return None
@@ -245,10 +277,12 @@ class Update:
 
     def inputs(self) -> list[Tensor]:
         """The learning rates of the next step, as tensors; asked for once a step."""
-        for i, group in enumerate(self._groups()):
+        for i, group in enumerate(self._rated()):
             if "lrd" in group:  # Pyro's ClippedAdam decays its rate by itself
                 group["lr"] *= group["lrd"]
-            if group["lr"] != self._known_rates[i]:
+            if isinstance(group["lr"], Tensor):
+                self._rates[i].copy_(group["lr"])
+            elif group["lr"] != self._known_rates[i]:
                 self._known_rates[i] = group["lr"]
                 self._rates[i].fill_(group["lr"])
         return self._rates
@@ -256,8 +290,15 @@ class Update:
     def signature(self) -> list:
         """Every hyperparameter but the rates."""
         return [
-            [v for k, v in group.items() if k not in ("params", "lr")] for group in self._groups()
+            *(
+                [v for k, v in group.items() if k not in ("params", "lr")]
+                for group in self._groups()
+            ),
+            [(id(o.state), len(o.state)) for o in self._joined],
         ]
+
+    def _rated(self) -> Iterator[dict]:
+        return (group for group in self._groups() if "lr" in group)
 
     def _groups(self) -> Iterator[dict]:
         return (group for optimizer in self._joined for group in optimizer.param_groups)
@@ -270,7 +311,7 @@ class Update:
 
     def _moved(self, loss: Tensor, *rest: Tensor) -> list[Tensor]:
         """The step on tensors alone; nothing moves where the loss is not finite."""
-        given, rates = iter(rest), rest[-len(self._rates) :]
+        given, rates = iter(rest), rest[len(rest) - len(self._rates) :]
         sparse_ones: list[Tensor] = []
         for parameter, sparse in self.layout:
             if sparse:
@@ -284,7 +325,7 @@ class Update:
         try:
             with _as_tensors(self._joined, rates), torch.no_grad():
                 for optimizer in self._joined:
-                    if isinstance(optimizer, ClippedAdam):
+                    if type(optimizer) is ClippedAdam:
                         clipped_adam_step(optimizer)
                     else:
                         optimizer.step()
@@ -308,7 +349,7 @@ def _held(optimizer: Optimizer) -> list[Tensor]:
 
 def _plain(kept: dict) -> dict:
     """What an optimiser keeps besides tensors: a step that changes it cannot be a graph."""
-    return {k: v for k, v in kept.items() if k != "params" and not isinstance(v, Tensor)}
+    return {k: id(v) if isinstance(v, Tensor) else v for k, v in kept.items() if k != "params"}
 
 
 def _step_counts_to(optimizer: Optimizer, device: torch.device) -> None:
@@ -334,18 +375,25 @@ def _as_tensors(optimizers: Sequence[Optimizer], rates: Sequence[Tensor]) -> Ite
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     kept = [*groups, *(state for optimizer in optimizers for state in optimizer.state.values())]
     before = [dict(each) for each in kept]
-    for group, rate in zip(groups, rates, strict=True):
+    for group in groups:
         group |= {k: k != "fused" for k in ("capturable", "fused", "foreach") if k in group}
+    for group, rate in zip((g for g in groups if "lr" in g), rates, strict=True):
         group["lr"] = rate
+    held = [set(optimizer.state) for optimizer in optimizers]
     during = [_plain(each) for each in kept]
     try:
         with tracing.compiling_state():
             yield
         same = [_plain(each) for each in kept] == during
+        same = same and held == [set(optimizer.state) for optimizer in optimizers]
     except RuntimeError as error:
         raise _Untraceable(str(error)) from error
     finally:
+        for optimizer, parameters in zip(optimizers, held, strict=True):
+            for parameter in optimizer.state.keys() - parameters:
+                del optimizer.state[parameter]
         for each, old in zip(kept, before, strict=True):
+            each.clear()
             each.update(old)
     if not same:
         raise _Untraceable("an optimiser counts in Python")

@@ -77,14 +77,14 @@ class CompiledSVI:
     ) -> None:
         _require(optim, loss)
         self.model, self.guide, self.optim = model, guide, optim
-        self.loss, self.loss_and_grads = _losses(loss)
+        self.loss, self.loss_and_grads = _losses(loss, by_statements=isinstance(optim, PyroOptim))
         self._told: Any = None
         modules = modules_behind(model, guide)
         self._parameters = [p for module in modules for p in module.parameters()]
         self._step = Step(
             in_precision(_differentiable(loss, model, guide), networks),
             [],
-            self._optimizers,
+            [optim] if isinstance(optim, Optimizer) else self._optimizers,
             modules,
             clip=self._clip,
             take=self._take,
@@ -215,17 +215,22 @@ def _require(optim: Any, loss: Any) -> None:
         )
 
 
-def _losses(loss: ELBO | Callable[..., Tensor]) -> tuple[Callable, Callable]:
+def _losses(
+    loss: ELBO | Callable[..., Tensor], by_statements: bool = True
+) -> tuple[Callable, Callable]:
     """The loss alone and the loss that leaves gradients behind."""
-    if isinstance(loss, ELBO):
+    if isinstance(loss, ELBO) and (by_statements or not hasattr(loss, "differentiable_loss")):
         return loss.loss, loss.loss_and_grads
+    value_of = loss.differentiable_loss if isinstance(loss, ELBO) else loss
+    alone = loss.loss if isinstance(loss, ELBO) else loss
 
     def loss_and_grads(*args: Any, **kwargs: Any) -> Tensor:
-        value = loss(*args, **kwargs)
-        value.backward()
+        value = value_of(*args, **kwargs)
+        if value.requires_grad:
+            value.backward()
         return value
 
-    return loss, loss_and_grads
+    return alone, loss_and_grads
 
 
 def _differentiable(

@@ -18,7 +18,7 @@ import shutil
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
@@ -32,6 +32,7 @@ from torch.fx.experimental.proxy_tensor import (
     get_proxy_mode,
     make_fx,
 )
+from torch.fx.proxy import TracerBase
 from torch.utils import _pytree as pytree
 
 from bayesvae.products import with_fastest_products
@@ -91,8 +92,16 @@ def record(function: TensorFunction, inputs: Sequence[Tensor]) -> Recorded:
     def flat(*given: Tensor) -> tuple[Tensor, ...]:
         return tuple(function(*given))
 
-    with torch.random.fork_rng(), pyro.validation_enabled(False), _item_free():
-        return _lifted(make_fx(flat, record_stack_traces=True)(*inputs))
+    # Tensors of their own, so that one given twice, or captured as well, is told apart later.
+    given = [t.detach().requires_grad_(t.requires_grad) for t in inputs]
+    all_frames = mock.patch.object(TracerBase, "_filter_traceback_frames", lambda _, kept: kept)
+    with forked(inputs), pyro.validation_enabled(False), _item_free(), all_frames:
+        return _lifted(make_fx(flat, record_stack_traces=True)(*given))
+
+
+def forked(tensors: Sequence[Tensor]) -> AbstractContextManager:
+    """A context after which the streams of random numbers are where they were."""
+    return torch.random.fork_rng(devices={t.device.index for t in tensors if t.is_cuda})
 
 
 def decided(predicate: Callable[[], bool]) -> bool:
@@ -266,9 +275,19 @@ def _is_literal(node: Node) -> bool:
 
 
 def place_of(error: BaseException) -> str:
-    """File and line, with its text, of the user's code that an error passed through last."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return _named(frames)
+    """File and line, with its text, of the user's code that an error passed through last.
+
+    Empty where it passed through none.
+    """
+    return _named(traceback.extract_tb(error.__traceback__))
+
+
+def frames_of_the_package() -> int:
+    """The ``stacklevel`` at which a warning points to the code that called the package."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def first_difference(first: Recorded, second: Recorded) -> str:
@@ -302,7 +321,8 @@ def _told(node: Node, what: str) -> str:
     place = node.meta.get("stack_trace") or next(
         (user.meta["stack_trace"] for user in node.users if user.meta.get("stack_trace")), ""
     )
-    return f"{what} at {_named(_parsed(place))}"
+    line = _named(_parsed(place))
+    return f"{what} at {line}" if line else what
 
 
 def _parsed(stack: str) -> list[traceback.FrameSummary]:
@@ -316,17 +336,18 @@ def _parsed(stack: str) -> list[traceback.FrameSummary]:
     return frames
 
 
-_LIBRARIES = tuple(
-    str(Path(file).parent) for file in (*map(inspect.getfile, (torch, pyro, inspect)), __file__)
+_PACKAGE = str(Path(__file__).parent)
+_LIBRARIES = (
+    *(str(Path(inspect.getfile(module)).parent) for module in (torch, pyro, inspect)),
+    _PACKAGE,
 )
 
 
 def _named(frames: Sequence[traceback.FrameSummary]) -> str:
-    """The last frame outside of the libraries, or simply the last."""
-    users = [f for f in frames if not f.filename.startswith(_LIBRARIES)]
-    users = [f for f in users if not f.filename.startswith("<")] or list(frames)
+    """The last frame outside of the libraries and of generated code; empty without one."""
+    users = [f for f in frames if not f.filename.startswith((*_LIBRARIES, "<"))]
     if not users:
-        return "a line that could not be found"
+        return ""
     frame = users[-1]
     text = (frame.line or linecache.getline(frame.filename, frame.lineno or 0)).strip()
     return f"{frame.filename}:{frame.lineno}: {text}"
