@@ -221,7 +221,7 @@ def _outside_support(site: Site) -> str | None:
         if low >= 0 and high <= 1:
             remedy = (
                 "These are grey levels: binarise them (data.static_binarisation, or "
-                "data.Loader(..., transform=torch.bernoulli)) or use likelihoods.Normal."
+                "data.Loader(..., transform=data.dynamic_binarisation)) or use likelihoods.Normal."
             )
     elif support.is_discrete and low >= 0:
         remedy = (

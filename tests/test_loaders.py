@@ -275,3 +275,17 @@ def test_misuse_is_answered_in_words_that_say_what_came(misuse):
     call, error, words = MISUSES[misuse]
     with pytest.raises(error, match=words):
         call()
+
+
+def test_dynamic_binarisation_draws_each_grey_level_with_its_own_probability():
+    levels = torch.tensor([0.0, 0.1, 0.5, 0.9, 1.0]).repeat(20_000, 1)
+    drawn = data.dynamic_binarisation(levels)
+    assert drawn.dtype == levels.dtype
+    assert set(drawn.unique().tolist()) == {0.0, 1.0}
+    error = (levels[0] * (1 - levels[0]) / len(levels)).sqrt()
+    assert ((drawn.mean(0) - levels[0]).abs() <= 5 * error).all()
+
+
+def test_a_loader_that_binarises_dynamically_refuses_what_is_no_grey_level():
+    with pytest.raises(ValueError, match=r"\[0, 1\]"):
+        data.Loader(torch.full((4, 2), 1.5), 2, transform=data.dynamic_binarisation)

@@ -211,7 +211,7 @@ def _served(
     dynamic = config.binarise == "dynamic"
     if isinstance(train, Tensor):
         if dynamic:
-            return converted(train, config, facts), torch.bernoulli
+            return converted(train, config, facts), data.dynamic_binarisation
         return seen, None
     if config.binarise == "static":
         raise ValueError(
@@ -221,7 +221,7 @@ def _served(
 
     def transform(x: Tensor) -> Tensor:
         x = converted(x, config, facts)
-        return torch.bernoulli(x) if dynamic else x
+        return data.dynamic_binarisation(x) if dynamic else x
 
     return train, transform
 

@@ -2,7 +2,14 @@
 
 from bayesvae.data.describe import Description, describe
 from bayesvae.data.files import read, read_rows
-from bayesvae.data.loaders import Loader, Source, loader, rows, sequential
+from bayesvae.data.loaders import (
+    Loader,
+    Source,
+    dynamic_binarisation,
+    loader,
+    rows,
+    sequential,
+)
 from bayesvae.data.mapped import Mapped
 from bayesvae.data.sets import digits, frey_faces, omniglot, static_binarisation
 from bayesvae.data.splits import Splits
@@ -20,6 +27,7 @@ __all__ = [
     "curve",
     "describe",
     "digits",
+    "dynamic_binarisation",
     "fashion_mnist",
     "frey_faces",
     "from_torchvision",

@@ -66,10 +66,10 @@ class Loader:
         self.x, self.size = x, len(x) if x.ndim and x.shape.numel() else 0
         _check_sizes(self.size, batch_size, drop_last)
         if isinstance(x, Mapped):
-            transform = _checked_bernoulli if transform is torch.bernoulli else transform
+            transform = _checked(transform) if transform in _BINARISING else transform
         else:
             _check_finite(x)
-            if transform is torch.bernoulli:
+            if transform in _BINARISING:
                 check_grey_levels(x)
         self.batch_size, self.shuffle = batch_size, shuffle
         self.transform, self.drop_last = transform, drop_last
@@ -98,7 +98,10 @@ class Loader:
         for start in range(0, len(self) * self.batch_size, self.batch_size):
             part = slice(start, start + self.batch_size)
             part = part if order is None else order[part]
-            x, index = self.x[part], self.positions[part]
+            # index_select is several times faster than indexing by a tensor.
+            whole = isinstance(self.x, Tensor) and isinstance(part, Tensor)
+            x = self.x.index_select(0, part) if whole else self.x[part]
+            index = self.positions[part]
             x = x.read() if isinstance(x, Mapped) else x
             yield (x if self.transform is None else self.transform(x)), index
 
@@ -307,9 +310,34 @@ def _check_finite(x: Tensor) -> None:
         )
 
 
-def _checked_bernoulli(x: Tensor) -> Tensor:
-    check_grey_levels(x)
-    return torch.bernoulli(x)
+def dynamic_binarisation(x: Tensor) -> Tensor:
+    """Draw grey levels anew at each call, for a loader's ``transform``.
+
+    ``torch.bernoulli`` to within 2^-24 of each probability, from numbers of single precision and
+    so in half the time.
+
+    Args:
+        x: Grey levels in [0, 1], of any shape.
+
+    Returns:
+        Zeros and ones of the shape, dtype and device of `x`.
+
+    Example:
+        >>> dynamic_binarisation(torch.tensor([0.0, 1.0, 1.0]))
+        tensor([0., 1., 1.])
+    """
+    return (torch.rand_like(x) < x).to(x.dtype)
+
+
+_BINARISING = (torch.bernoulli, dynamic_binarisation)
+
+
+def _checked(transform: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    def checked(x: Tensor) -> Tensor:
+        check_grey_levels(x)
+        return transform(x)
+
+    return checked
 
 
 def check_grey_levels(x: Tensor) -> None:

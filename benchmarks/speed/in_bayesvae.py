@@ -40,7 +40,7 @@ class GatedLoader(bayesvae.data.Loader):
     """A loader whose epochs begin when the gate opens; a look at its first batch is no epoch."""
 
     def __init__(self, gate: Gate, named: dict[str, Tensor], grey: Tensor, batch: int) -> None:
-        super().__init__(grey, batch, shuffle=True, transform=torch.bernoulli)
+        super().__init__(grey, batch, shuffle=True, transform=bayesvae.data.dynamic_binarisation)
         self.gate, self.named, self.closed = gate, named, True
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:

@@ -127,7 +127,8 @@ def epochs(
         gate.next(partial(arrays, w))
         total = torch.zeros(())
         for rows in torch.randperm(len(grey)).split(case.batch):
-            total += step(torch.bernoulli(grey[rows]), rows) * len(rows)
+            drawn = grey.index_select(0, rows)
+            total += step((torch.rand_like(drawn) < drawn).float(), rows) * len(rows)
         _finite(float(total))
 
 
