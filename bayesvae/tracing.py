@@ -10,6 +10,7 @@ constants.  So what the package needs from torch's and Pyro's less settled inter
 and the rest of it sees `record`, `chained`, `compiled` and `decided`.
 """
 
+import copy
 import inspect
 import linecache
 import numbers
@@ -171,7 +172,7 @@ def compiled(recorded: Recorded, eager_random: bool = False) -> Callable[..., Se
                 # What torch.compile ends in, without its guards on each input at each call: the
                 # caller knows when shapes and modes are the same.
                 compiled = torch._inductor.standalone_compile(
-                    recorded.graph,
+                    _hastened(recorded.graph),
                     list(tensors),
                     dynamic_shapes="from_example_inputs",
                     options={"config_patches": options},
@@ -222,17 +223,14 @@ def _item_free() -> Iterator[None]:
 def _lifted(module: GraphModule) -> Recorded:
     """Turns tensors that a graph holds by reference into inputs of it."""
     graph, captured, nodes = module.graph, {}, {}
-    last = next(n for n in reversed(graph.nodes) if n.op == "placeholder") if graph.nodes else None
+    last = next((n for n in reversed(graph.nodes) if n.op == "placeholder"), None)
     for node in list(graph.nodes):
-        if node.op == "call_function" and getattr(node.target, "namespace", "") == "profiler":
-            continue
-        if node.op != "get_attr" or _is_literal(node):
-            continue
-        tensor = getattr(module, node.target)
-        if not isinstance(tensor, Tensor):
+        tensor = getattr(module, node.target) if node.op == "get_attr" else None
+        if not isinstance(tensor, Tensor) or _is_literal(node):
             continue
         if id(tensor) not in captured:
-            with graph.inserting_after(last):
+            first = next(iter(graph.nodes))
+            with graph.inserting_after(last) if last else graph.inserting_before(first):
                 last = graph.placeholder(f"captured_{len(captured)}")
             last.meta["val"] = tensor.detach()
             captured[id(tensor)], nodes[id(tensor)] = tensor, last
@@ -241,10 +239,25 @@ def _lifted(module: GraphModule) -> Recorded:
     for node in reversed(list(graph.nodes)):
         if getattr(node.target, "namespace", "") == "profiler":
             graph.erase_node(node)
-    with_fastest_products(graph)
-    _compute_scalars_once(graph)
+    read = {node.target for node in graph.nodes if node.op == "get_attr"}
+    for name in [name for name in vars(module) if name.startswith("_tensor_constant")]:
+        if name not in read:
+            delattr(module, name)
+    for name in [name for name in (*module._parameters, *module._buffers) if name not in read]:
+        delattr(module, name)
     module.recompile()
     return Recorded(module, tuple(captured.values()))
+
+
+def _hastened(module: GraphModule) -> GraphModule:
+    """A copy that computes the same, faster; the original rounds as the program does."""
+    hastened = copy.deepcopy(module)
+    for part in hastened.modules():
+        if isinstance(part, GraphModule):
+            with_fastest_products(part.graph)
+            _compute_scalars_once(part.graph)
+            part.recompile()
+    return hastened
 
 
 def _compute_scalars_once(graph: Graph) -> None:
