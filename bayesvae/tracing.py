@@ -308,7 +308,8 @@ def first_difference(first: Recorded, second: Recorded) -> str:
     pairs = zip(first.graph.graph.nodes, second.graph.graph.nodes, strict=False)
     for one, other in pairs:
         if one.target != other.target and one.op == "call_function":
-            return _told(one, f"{one.target} against {other.target}")
+            deeper = max(one, other, key=lambda node: len(node.meta.get("stack_trace") or ""))
+            return _told(deeper, f"{one.target} against {other.target}")
         mine, theirs = (
             [a for a in (*n.args, *n.kwargs.values()) if not _holds_node(a)] for n in (one, other)
         )

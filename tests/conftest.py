@@ -44,3 +44,8 @@ def build(request):
 def case(build):
     """An instance of the catalog; a test that takes it runs over all of them."""
     return build()
+
+
+@pytest.fixture
+def compiler():
+    """Asks for compiled code where tests do without (see `descents.without_the_compiler`)."""

@@ -11,18 +11,17 @@ import pyro
 import pytest
 import torch
 from catalog import BATCH, FEATURES, LATENTS
-from test_svi import (
-    Statements,
+from descents import (
     Toy,
     at,
     both,
     data,
     descent,
-    free_of_charge,
-    graph_alone,
     pyros_adam,
     require_same,
+    without_the_compiler,
 )
+from test_svi import Statements
 from torch import nn, optim
 from torch.optim import lr_scheduler
 from torch.testing import assert_close
@@ -33,14 +32,7 @@ from bayesvae.compiled import Compiled, CompileError
 
 @pytest.fixture(autouse=True)
 def _settings(request, monkeypatch):
-    free_of_charge(monkeypatch)
-    if "compiler" not in request.fixturenames:
-        graph_alone(monkeypatch)
-
-
-@pytest.fixture
-def compiler():
-    """Asks for compiled code."""
+    without_the_compiler(request, monkeypatch)
 
 
 # Nothing goes stale: modules, parameters, optimisers -----------------------------------------

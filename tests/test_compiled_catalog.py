@@ -7,8 +7,8 @@ import pyro
 import pytest
 import torch
 from catalog import CATALOG
+from descents import EXACT, graph_alone
 from pyro.infer import Trace_ELBO
-from test_svi import EXACT, graph_alone
 from torch.testing import assert_close
 
 from bayesvae import CompiledSVI, objectives

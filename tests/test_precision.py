@@ -4,8 +4,8 @@ import pyro
 import pytest
 import torch
 from catalog import BATCH, FEATURES
+from descents import Toy, adam, data, graph_alone
 from pyro.infer import Trace_ELBO
-from test_svi import Toy, adam, data, graph_alone
 from torch import nn
 from torch.nn import functional
 from torch.testing import assert_close

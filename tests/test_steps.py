@@ -11,21 +11,19 @@ import pyro.distributions as dist
 import pytest
 import torch
 from catalog import BATCH, SIZE
-from pyro.infer import Trace_ELBO
-from test_svi import (
+from descents import (
     EXACT,
     Toy,
     adam,
     both,
     data,
-    decaying,
     descent,
-    free_of_charge,
-    graph_alone,
     pyros_adam,
     require_same,
-    schedule,
+    without_the_compiler,
 )
+from pyro.infer import Trace_ELBO
+from test_svi import decaying, schedule
 from torch import nn, optim
 from torch.optim import lr_scheduler
 from torch.testing import assert_close
@@ -36,14 +34,7 @@ from bayesvae.steps import Step
 
 @pytest.fixture(autouse=True)
 def _settings(request, monkeypatch):
-    free_of_charge(monkeypatch)
-    if "compiler" not in request.fixturenames:
-        graph_alone(monkeypatch)
-
-
-@pytest.fixture
-def compiler():
-    """Asks for compiled code."""
+    without_the_compiler(request, monkeypatch)
 
 
 # Optimisers ----------------------------------------------------------------------------------

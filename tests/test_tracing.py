@@ -9,7 +9,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from catalog import LATENTS
-from test_svi import Toy, descent, free_of_charge, graph_alone, require_same
+from descents import Toy, descent, require_same, without_the_compiler
 from torch import nn
 from torch.testing import assert_close
 
@@ -20,14 +20,7 @@ from bayesvae.tracing import chained, decided, first_difference, missing_compile
 
 @pytest.fixture(autouse=True)
 def _settings(request, monkeypatch):
-    free_of_charge(monkeypatch)
-    if "compiler" not in request.fixturenames:
-        graph_alone(monkeypatch)
-
-
-@pytest.fixture
-def compiler():
-    """Asks for compiled code."""
+    without_the_compiler(request, monkeypatch)
 
 
 def line_of(name):
@@ -339,5 +332,5 @@ def test_a_python_attribute_that_changes_later_is_found_at_the_next_check():
     def between(step, run):
         run.programs.beta = 1.0 if step < 50 else 0.5
 
-    with pytest.raises(CompileError, match=r"other numbers.*test_svi.py:\d+"):
+    with pytest.raises(CompileError, match=r"other numbers.*descents.py:\d+"):
         descent(Annealed, steps=81, between=between)
