@@ -14,6 +14,7 @@ from bayesvae import (
     priors,
 )
 from bayesvae.check import check_pair
+from bayesvae.compiled import CompileError
 from bayesvae.densities import LogJoint
 from bayesvae.evidence import Estimate, log_evidence
 from bayesvae.fit import fit
@@ -24,6 +25,7 @@ from bayesvae.svi import CompiledSVI
 __version__ = "0.2.0"
 
 __all__ = [
+    "CompileError",
     "CompiledSVI",
     "Estimate",
     "LogJoint",

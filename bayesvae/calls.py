@@ -30,11 +30,17 @@ def taken_apart(args: tuple, kwargs: dict | None) -> tuple[list[Tensor], Any]:
             tensors.append(leaf)
             fixed.append(_TENSOR)
         elif isinstance(leaf, float):
-            tensors.append(torch.tensor(float(leaf)))
+            tensors.append(torch.tensor(float(leaf), dtype=_widest(leaves)))
             fixed.append(_NUMBER)
         else:
             fixed.append(leaf)
     return tensors, (spec, tuple(fixed), tuple(map(type, fixed)))
+
+
+def _widest(leaves: Sequence[Any]) -> torch.dtype:
+    """The type of a number beside these arguments: float64 beside float64 data."""
+    double = any(isinstance(leaf, Tensor) and leaf.dtype is torch.float64 for leaf in leaves)
+    return torch.float64 if double else torch.get_default_dtype()
 
 
 def put_together(tensors: Sequence[Tensor], fixed: Any) -> tuple[tuple, dict]:

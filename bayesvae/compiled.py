@@ -14,7 +14,8 @@ import statistics
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple, Protocol
 
 import pyro
@@ -59,6 +60,9 @@ class Tail(Protocol):
 
     def inputs(self) -> list[Tensor]:
         """Further tensors that the record takes."""
+
+    def undo(self) -> None:
+        """Takes back what `inputs` changed, for a run that failed."""
 
     def signature(self) -> Any:
         """What must not have changed since the record was made."""
@@ -214,13 +218,17 @@ class Compiled:
         except Exception as error:
             if entry.trial:
                 raise
+            if self.tail is not None and entry.tailed:
+                self.tail.undo()
             self._give_up(f"compiling failed: {_first_line(error)}", error)
             return self._as_written(args, kwargs)
+        finally:
+            if not entry.trial:
+                self.announce(False)
         entry.trial.append(time.perf_counter() - start)
         self._timed = entry.trial
         if len(entry.trial) == 1:
             _costs.append(entry.trial[0])
-            self.announce(False)
         if len(entry.trial) > TRIAL:
             entry.settled = True
             slower = statistics.median(entry.trial[1:]) > statistics.median(entry.seconds)
@@ -241,7 +249,7 @@ class Compiled:
         recorded = None
         if entry.head is not None:
             captured = entry.head_reads.found()
-            with tracing.forked(captured):
+            with tracing.forked(captured), self._unchanged():
                 recorded = entry.head(*tensors, *captured)
         start = time.perf_counter()
         outcome = self._as_written(args, kwargs)
@@ -250,10 +258,26 @@ class Compiled:
         if recorded is not None:
             self._compare(entry, tensors, fixed, recorded, outcome.outputs)
         elif self._pays(entry):
+            entry.layout = self._layout()
             entry.head = self._recorded(tensors, fixed)
             if entry.head is not None:
                 entry.head_reads = Reading(entry.head.captured, self.modules)
         return outcome
+
+    def _layout(self) -> list | None:
+        return None if self.tail is None else list(self.tail.layout)
+
+    @contextmanager
+    def _unchanged(self) -> Iterator[None]:
+        """Puts buffers back afterwards, such as the statistics that a layer keeps running."""
+        buffers = [b for m in self.modules for b in m._buffers.values() if b is not None]
+        before = [buffer.clone() for buffer in buffers]
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for buffer, old in zip(buffers, before, strict=True):
+                    buffer.copy_(old)
 
     # From the program to compiled code ---------------------------------------------------------
 
@@ -282,7 +306,8 @@ class Compiled:
             return self.function(*positional, **named)
 
         try:
-            return tracing.record(flat, tensors)
+            with self._unchanged():
+                return tracing.record(flat, tensors)
         except Exception as error:
             cause = _first_line(error)
             if "get value out of a tracing tensor" in str(error):
@@ -302,6 +327,12 @@ class Compiled:
         """Believes a record that agrees with the program on other data, or gives up."""
         if self.tail is not None and not outputs[0].isfinite():
             return
+        if not _alike(self._layout(), entry.layout):
+            self._give_up(
+                "other parameters get a gradient than in the step before; pass what changes as "
+                "an argument"
+            )
+            return
         shown = self.tail.comparable if self.tail is not None else list
         apart = difference(shown(recorded), shown(outputs))
         if apart:
@@ -317,7 +348,7 @@ class Compiled:
     def _build(self, entry: _Entry, outputs: list[Tensor]) -> None:
         whole, tail = entry.head, None
         if self.tail is not None:
-            tail, entry.layout = self.tail.recorded(outputs), self.tail.layout
+            tail = self.tail.recorded(outputs)
         if tail is not None:
             whole = tracing.chained(entry.head, tail)
             entry.signature = self.tail.signature()
@@ -389,6 +420,12 @@ class Compiled:
 
 _costs: list[float] = []
 """Seconds that compiling took so far in this process."""
+
+
+def _alike(first: list | None, second: list | None) -> bool:
+    """Whether outputs mean the same, gradients of the same parameters."""
+    ours, theirs = ([(id(p), sparse) for p, sparse in each or ()] for each in (first, second))
+    return ours == theirs
 
 
 def _first_line(error: BaseException) -> str:

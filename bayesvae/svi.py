@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+from pyro import optim as pyro_optim
 from pyro import poutine
 from pyro.infer import ELBO
 from pyro.infer.util import torch_item
@@ -79,6 +80,7 @@ class CompiledSVI:
         self.model, self.guide, self.optim = model, guide, optim
         self.loss, self.loss_and_grads = _losses(loss, by_statements=isinstance(optim, PyroOptim))
         self._told: Any = None
+        self._moved: dict[int, Tensor] = {}
         modules = modules_behind(model, guide)
         self._parameters = [p for module in modules for p in module.parameters()]
         self._step = Step(
@@ -121,7 +123,8 @@ class CompiledSVI:
 
     def evaluate_loss(self, *args: Any, **kwargs: Any) -> float:
         """An estimate of the loss, nats, without a step."""
-        return self._value(*args, **kwargs)[0].item()
+        told = tuple(part.item() for part in self._value(*args, **kwargs))
+        return told if len(told) > 1 else told[0]
 
     @property
     def is_compiled(self) -> bool:
@@ -145,7 +148,11 @@ class CompiledSVI:
         self._told = type(loss)(map(torch_item, loss)) if isinstance(loss, tuple) else None
         first = loss[0] if isinstance(loss, tuple) else loss
         self._told = torch_item(first) if self._told is None else self._told
-        return first.detach() if isinstance(first, Tensor) else torch.tensor(first).double()
+        return (
+            first.detach()
+            if isinstance(first, Tensor)
+            else torch.tensor(first, dtype=torch.float64)
+        )
 
     def _to_train(self, seen: list[Tensor]) -> list[Tensor]:
         """What the optimiser is to move, of what statements showed and modules hold."""
@@ -155,6 +162,10 @@ class CompiledSVI:
             _require(self.optim, self.loss)
         if isinstance(self.optim, PyroOptim):
             trained = list({id(p): p for p in seen}.values())
+            for parameter in trained:  # where a step gives no gradient Pyro leaves zeros
+                if parameter.grad is None and id(parameter) in self._moved:
+                    parameter.grad = torch.zeros_like(parameter)
+            self._moved |= {id(p): p for p in trained if p.grad is not None}
         else:
             trained = [p for group in self.optim.param_groups for p in group["params"]]
         kept = {id(p) for p in trained}
@@ -172,8 +183,10 @@ class CompiledSVI:
     def _loss_alone(self, *args: Any, **kwargs: Any) -> list[Tensor]:
         with torch.no_grad():
             loss = self.loss(self.model, self.guide, *args, **kwargs)
-        loss = loss[0] if isinstance(loss, tuple) else loss
-        return [loss if isinstance(loss, Tensor) else torch.tensor(loss).double()]
+        parts = loss if isinstance(loss, tuple) else (loss,)
+        return [
+            p if isinstance(p, Tensor) else torch.tensor(p, dtype=torch.float64) for p in parts
+        ]
 
     # Pyro's optimisers as torch's --------------------------------------------------------------
 
@@ -199,7 +212,11 @@ class CompiledSVI:
 
 
 def _require(optim: Any, loss: Any) -> None:
-    if isinstance(optim, LBFGS) or not callable(getattr(optim, "step", optim)):
+    made = isinstance(optim, (PyroOptim, Optimizer)) and not isinstance(optim, LBFGS)
+    makes = (
+        callable(optim) and not hasattr(optim, "step") and optim not in vars(pyro_optim).values()
+    )
+    if not made and not makes:
         raise TypeError(
             "CompiledSVI takes a pyro.optim optimiser, a torch optimiser that steps from "
             "gradients alone, or a function that makes one from parameters; got "

@@ -96,8 +96,14 @@ def record(function: TensorFunction, inputs: Sequence[Tensor]) -> Recorded:
     # Tensors of their own, so that one given twice, or captured as well, is told apart later.
     given = [t.detach().requires_grad_(t.requires_grad) for t in inputs]
     all_frames = mock.patch.object(TracerBase, "_filter_traceback_frames", lambda _, kept: kept)
-    with forked(inputs), pyro.validation_enabled(False), _item_free(), all_frames:
+    # Distributions made earlier still look at values; they are wanted unlooked at.
+    unseen = mock.patch.object(torch.distributions.Distribution, "_validate_sample", _accept)
+    with forked(inputs), pyro.validation_enabled(False), _item_free(), all_frames, unseen:
         return _lifted(make_fx(flat, record_stack_traces=True)(*given))
+
+
+def _accept(*_: Any) -> None:
+    """Takes any value."""
 
 
 def forked(tensors: Sequence[Tensor]) -> AbstractContextManager:
@@ -351,6 +357,7 @@ def _parsed(stack: str) -> list[traceback.FrameSummary]:
 
 
 _PACKAGE = str(Path(__file__).parent)
+_PYRO = str(Path(pyro.__file__).parent)
 _LIBRARIES = (
     *(str(Path(inspect.getfile(module)).parent) for module in (torch, pyro, inspect)),
     _PACKAGE,
@@ -358,8 +365,9 @@ _LIBRARIES = (
 
 
 def _named(frames: Sequence[traceback.FrameSummary]) -> str:
-    """The last frame outside of the libraries and of generated code; empty without one."""
+    """The last frame outside of the libraries and of generated code, else Pyro's last."""
     users = [f for f in frames if not f.filename.startswith((*_LIBRARIES, "<"))]
+    users = users or [f for f in frames if f.filename.startswith(_PYRO)]
     if not users:
         return ""
     frame = users[-1]

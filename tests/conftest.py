@@ -1,4 +1,4 @@
-"""Every test runs in float64, from one seed, with an empty parameter store."""
+"""Every test runs in float64, from one seed, checked by Pyro, with an empty parameter store."""
 
 import os
 from pathlib import Path
@@ -15,6 +15,7 @@ def _float64_and_seed():
     dtype, stream = torch.get_default_dtype(), pyro.util.get_rng_state()
     torch.set_default_dtype(torch.float64)
     pyro.util.set_rng_seed(0)
+    pyro.enable_validation(True)
     pyro.clear_param_store()
     yield
     pyro.clear_param_store()

@@ -15,7 +15,11 @@ __all__ = ["_float64_and_seed", "run"]
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-PRIOR = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[2]
+PRIOR = next(
+    block
+    for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    if "class MyPrior" in block
+)
 """The prior that the README shows."""
 
 PAIR = '''
