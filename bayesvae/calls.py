@@ -1,7 +1,8 @@
 """What tells one call from another: arguments, and the tensors that a program reads besides."""
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from typing import Any
 
@@ -71,6 +72,25 @@ def difference(first: Sequence[Tensor], second: Sequence[Tensor]) -> str:
 
 def _rounding(tensor: Tensor) -> float:
     return torch.finfo(tensor.dtype).eps if tensor.is_floating_point() else 0.0
+
+
+def alike(first: Sequence | None, second: Sequence | None) -> bool:
+    """Whether two lists of (parameter, whether its gradient is sparse) are the same."""
+    ours, theirs = ([(id(p), sparse) for p, sparse in each or ()] for each in (first, second))
+    return ours == theirs
+
+
+@contextmanager
+def unchanged(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Puts buffers back afterwards, such as the statistics that a layer keeps running."""
+    buffers = [b for m in modules for b in m._buffers.values() if b is not None]
+    before = [buffer.clone() for buffer in buffers]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, old in zip(buffers, before, strict=True):
+                buffer.copy_(old)
 
 
 class Reading:

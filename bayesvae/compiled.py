@@ -13,17 +13,24 @@ the compiled code runs.
 import statistics
 import time
 import warnings
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal
 
 import pyro
 import torch
 from torch import Tensor, nn
 
 from bayesvae import tracing
-from bayesvae.calls import Reading, difference, layout, put_together, taken_apart
+from bayesvae.calls import (
+    Reading,
+    alike,
+    difference,
+    layout,
+    put_together,
+    taken_apart,
+    unchanged,
+)
+from bayesvae.entries import TRIAL, Entry, Outcome, Tail
 from bayesvae.tracing import Recorded
 
 When = Literal["auto"] | bool
@@ -34,68 +41,16 @@ EXPECTED_SECONDS = 15.0
 """What compiling a training step takes where nothing is known yet: 4 to 20 s, measured."""
 SAVED = 0.5
 """Share of a call's time that compiling is expected to save, a cautious guess for any size."""
+GIVE_UP = 64
+"""So many shapes that made place for others, and none compiled: it will not come to that."""
 SHAPES = 8
 """At most so many shapes of inputs are compiled, then further ones run as written."""
 MANY = 1000
 """Calls from which on a further shape is compiled where the first was to be at once."""
-TRIAL = 20
-"""Compiled calls that are timed before they are believed to be faster."""
 
 
 class CompileError(RuntimeError):
     """A function that was to be compiled (``compile=True``) cannot be."""
-
-
-class Tail(Protocol):
-    """What follows a function and may be compiled with it, such as an optimiser's step.
-
-    Attributes:
-        layout: what the function's outputs mean, as the last call as written left it.
-    """
-
-    layout: Any
-
-    def recorded(self, outputs: Sequence[Tensor]) -> Recorded | None:
-        """A record that takes the function's outputs and `inputs`; None if there can be none."""
-
-    def inputs(self) -> list[Tensor]:
-        """Further tensors that the record takes."""
-
-    def undo(self) -> None:
-        """Takes back what `inputs` changed, for a run that failed."""
-
-    def signature(self) -> Any:
-        """What must not have changed since the record was made."""
-
-
-class _Entry:
-    """What is known about the function at inputs of one shape."""
-
-    def __init__(self) -> None:
-        self.calls = 0
-        self.seconds: deque[float] = deque(maxlen=TRIAL)
-        self.head: Recorded | None = None
-        self.run: Callable[..., Sequence[Tensor]] | None = None
-        self.head_reads: Reading | None = None
-        self.reads: Reading | None = None
-        self.tailed = False
-        self.layout: Any = None
-        self.signature: Any = None
-        self.trial: list[float] = []
-        self.settled = False
-        self.check_at = 0
-
-
-class Outcome(NamedTuple):
-    """What a call gave.
-
-    Attributes:
-        outputs: of the function, or of its tail where ``tailed``.
-        tailed: whether the tail has run as well.
-    """
-
-    outputs: Sequence[Tensor]
-    tailed: bool
 
 
 class Compiled:
@@ -139,14 +94,14 @@ class Compiled:
         if not (when == "auto" or isinstance(when, bool)):
             raise ValueError(f'compile takes "auto", True or False; got {when!r}.')
         self.function, self.eager = function, eager or function
-        self._entries: dict[Any, _Entry] = {}
+        self._entries: dict[Any, Entry] = {}
         self._roots, self._children = list(modules), None
         self._parameters = self._found()
         self._timed: Any = None
         self.when, self.tail, self.calls_planned = when, tail, calls
         self.eager_random, self.announce, self.name = eager_random, announce, name
         self.reason = ""
-        self.count = 0
+        self.count = self._dropped = 0
 
     def __call__(self, *args: Any, **kwargs: Any) -> Sequence[Tensor]:
         """The outputs of the function."""
@@ -187,7 +142,7 @@ class Compiled:
     def _as_written(self, args: tuple, kwargs: dict | None) -> Outcome:
         return Outcome(list(self.eager(*args, **(kwargs or {}))), False)
 
-    def _fast(self, entry: _Entry, tensors: list[Tensor], captured: list[Tensor]) -> Outcome:
+    def _fast(self, entry: Entry, tensors: list[Tensor], captured: list[Tensor]) -> Outcome:
         if self.tail is not None:
             self.tail.layout = entry.layout
         if not entry.tailed:
@@ -200,7 +155,7 @@ class Compiled:
 
     def _on_trial(
         self,
-        entry: _Entry,
+        entry: Entry,
         tensors: list[Tensor],
         captured: list[Tensor],
         args: tuple,
@@ -239,7 +194,7 @@ class Compiled:
 
     def _slowly(
         self,
-        entry: _Entry,
+        entry: Entry,
         tensors: list[Tensor],
         fixed: Any,
         args: tuple,
@@ -249,7 +204,7 @@ class Compiled:
         recorded = None
         if entry.head is not None:
             captured = entry.head_reads.found()
-            with tracing.forked(captured), self._unchanged():
+            with tracing.forked(captured), unchanged(self.modules):
                 recorded = entry.head(*tensors, *captured)
         start = time.perf_counter()
         outcome = self._as_written(args, kwargs)
@@ -267,21 +222,9 @@ class Compiled:
     def _layout(self) -> list | None:
         return None if self.tail is None else list(self.tail.layout)
 
-    @contextmanager
-    def _unchanged(self) -> Iterator[None]:
-        """Puts buffers back afterwards, such as the statistics that a layer keeps running."""
-        buffers = [b for m in self.modules for b in m._buffers.values() if b is not None]
-        before = [buffer.clone() for buffer in buffers]
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                for buffer, old in zip(buffers, before, strict=True):
-                    buffer.copy_(old)
-
     # From the program to compiled code ---------------------------------------------------------
 
-    def _pays(self, entry: _Entry) -> bool:
+    def _pays(self, entry: Entry) -> bool:
         """Whether compiling now is expected to save more than it costs, from measured calls."""
         if self.when is True:
             first = not any(each.head for each in self._entries.values())
@@ -306,7 +249,7 @@ class Compiled:
             return self.function(*positional, **named)
 
         try:
-            with self._unchanged():
+            with unchanged(self.modules):
                 return tracing.record(flat, tensors)
         except Exception as error:
             cause = _first_line(error)
@@ -318,7 +261,7 @@ class Compiled:
 
     def _compare(
         self,
-        entry: _Entry,
+        entry: Entry,
         tensors: list[Tensor],
         fixed: Any,
         recorded: list[Tensor],
@@ -327,7 +270,7 @@ class Compiled:
         """Believes a record that agrees with the program on other data, or gives up."""
         if self.tail is not None and not outputs[0].isfinite():
             return
-        if not _alike(self._layout(), entry.layout):
+        if not alike(self._layout(), entry.layout):
             self._give_up(
                 "other parameters get a gradient than in the step before; pass what changes as "
                 "an argument"
@@ -345,7 +288,7 @@ class Compiled:
         if entry.run is None:
             self._build(entry, outputs)
 
-    def _build(self, entry: _Entry, outputs: list[Tensor]) -> None:
+    def _build(self, entry: Entry, outputs: list[Tensor]) -> None:
         whole, tail = entry.head, None
         if self.tail is not None:
             tail = self.tail.recorded(outputs)
@@ -355,7 +298,7 @@ class Compiled:
         entry.tailed = tail is not None
         self._use(entry, whole)
 
-    def _use(self, entry: _Entry, recorded: Recorded) -> None:
+    def _use(self, entry: Entry, recorded: Recorded) -> None:
         """Runs a record compiled from now on."""
         entry.reads = Reading(recorded.captured, self.modules)
         entry.run = tracing.compiled(recorded, self.eager_random)
@@ -375,7 +318,7 @@ class Compiled:
 
     def _entry(
         self, tensors: list[Tensor], fixed: Any
-    ) -> tuple[_Entry | None, list[Tensor] | None]:
+    ) -> tuple[Entry | None, list[Tensor] | None]:
         """What is known at these inputs, and what compiled code reads besides.
 
         None where nothing will be compiled.
@@ -402,9 +345,26 @@ class Compiled:
             if captured is None:
                 entry = None
                 del self._entries[key]
-        if entry is None and len(self._entries) < SHAPES:
-            entry = self._entries[key] = _Entry()
+        if entry is None:
+            entry = self._new(key)
         return entry, captured
+
+    def _new(self, key: Any) -> Entry | None:
+        """A place for another shape, if need be that of the one seen least; None without any."""
+        if len(self._entries) >= SHAPES:
+            waiting = {k: e.calls for k, e in self._entries.items() if e.run is None}
+            if not waiting:
+                return None
+            del self._entries[min(waiting, key=waiting.get)]
+            self._dropped += 1
+            if self._dropped >= GIVE_UP and not self.is_compiled:
+                self._give_up(
+                    "its arguments have another shape, or another value that is no tensor, at "
+                    "almost every call; pass values that change as floats or tensors"
+                )
+                return None
+        self._entries[key] = Entry()
+        return self._entries[key]
 
     def _found(self) -> list[nn.Parameter]:
         """The parameters, after a look at whether a module was put in another's place."""
@@ -420,12 +380,6 @@ class Compiled:
 
 _costs: list[float] = []
 """Seconds that compiling took so far in this process."""
-
-
-def _alike(first: list | None, second: list | None) -> bool:
-    """Whether outputs mean the same, gradients of the same parameters."""
-    ours, theirs = ([(id(p), sparse) for p, sparse in each or ()] for each in (first, second))
-    return ours == theirs
 
 
 def _first_line(error: BaseException) -> str:

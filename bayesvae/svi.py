@@ -148,11 +148,7 @@ class CompiledSVI:
         self._told = type(loss)(map(torch_item, loss)) if isinstance(loss, tuple) else None
         first = loss[0] if isinstance(loss, tuple) else loss
         self._told = torch_item(first) if self._told is None else self._told
-        return (
-            first.detach()
-            if isinstance(first, Tensor)
-            else torch.tensor(first, dtype=torch.float64)
-        )
+        return _tensor(first).detach()
 
     def _to_train(self, seen: list[Tensor]) -> list[Tensor]:
         """What the optimiser is to move, of what statements showed and modules hold."""
@@ -184,9 +180,7 @@ class CompiledSVI:
         with torch.no_grad():
             loss = self.loss(self.model, self.guide, *args, **kwargs)
         parts = loss if isinstance(loss, tuple) else (loss,)
-        return [
-            p if isinstance(p, Tensor) else torch.tensor(p, dtype=torch.float64) for p in parts
-        ]
+        return [_tensor(part) for part in parts]
 
     # Pyro's optimisers as torch's --------------------------------------------------------------
 
@@ -211,11 +205,15 @@ class CompiledSVI:
             self.optim.step()
 
 
+def _tensor(value: float | Tensor) -> Tensor:
+    """The value, a number in full precision."""
+    return value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
+
+
 def _require(optim: Any, loss: Any) -> None:
     made = isinstance(optim, (PyroOptim, Optimizer)) and not isinstance(optim, LBFGS)
-    makes = (
-        callable(optim) and not hasattr(optim, "step") and optim not in vars(pyro_optim).values()
-    )
+    of_pyro = any(optim is each for each in vars(pyro_optim).values())
+    makes = callable(optim) and not hasattr(optim, "step") and not of_pyro
     if not made and not makes:
         raise TypeError(
             "CompiledSVI takes a pyro.optim optimiser, a torch optimiser that steps from "

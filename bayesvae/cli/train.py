@@ -127,7 +127,8 @@ def _draw(pair: Pair, prepared: Prepared, history: History, run: Path) -> None:
 
 def _evaluate(pair: Pair, prepared: Prepared, config: Namespace) -> dict[str, Any]:
     """The figures of the summary, those that ``bayesvae evaluate`` repeats to the last digit."""
-    options = {"progress": not config.quiet}
+    when = False if config.compile == "never" else "auto"
+    options = {"progress": not config.quiet, "compile": when}
     figures: dict[str, Any] = {}
     for name, part in (("train", prepared.seen), ("test", prepared.test)):
         if part is None:

@@ -1,0 +1,65 @@
+"""What is known about a function at inputs of one shape, and what may follow the function."""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from torch import Tensor
+
+from bayesvae.calls import Reading
+from bayesvae.tracing import Recorded
+
+TRIAL = 20
+"""Compiled calls that are timed before they are believed to be faster."""
+
+
+class Tail(Protocol):
+    """What follows a function and may be compiled with it, such as an optimiser's step.
+
+    Attributes:
+        layout: what the function's outputs mean, as the last call as written left it.
+    """
+
+    layout: Any
+
+    def recorded(self, outputs: Sequence[Tensor]) -> Recorded | None:
+        """A record that takes the function's outputs and `inputs`; None if there can be none."""
+
+    def inputs(self) -> list[Tensor]:
+        """Further tensors that the record takes."""
+
+    def undo(self) -> None:
+        """Takes back what `inputs` changed, for a run that failed."""
+
+    def signature(self) -> Any:
+        """What must not have changed since the record was made."""
+
+
+class Entry:
+    """What is known about the function at inputs of one shape."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.seconds: deque[float] = deque(maxlen=TRIAL)
+        self.head: Recorded | None = None
+        self.run: Callable[..., Sequence[Tensor]] | None = None
+        self.head_reads: Reading | None = None
+        self.reads: Reading | None = None
+        self.tailed = False
+        self.layout: Any = None
+        self.signature: Any = None
+        self.trial: list[float] = []
+        self.settled = False
+        self.check_at = 0
+
+
+class Outcome(NamedTuple):
+    """What a call gave.
+
+    Attributes:
+        outputs: of the function, or of its tail where ``tailed``.
+        tailed: whether the tail has run as well.
+    """
+
+    outputs: Sequence[Tensor]
+    tailed: bool

@@ -1,0 +1,133 @@
+"""What a user may do around a compiled step, and what is still Pyro's."""
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from descents import Toy, adam, data, descent, require_same, without_the_compiler
+from pyro.infer import SVI, ReweightedWakeSleep, Trace_ELBO
+from pyro.nn import PyroModule, PyroSample
+from torch import nn
+
+from bayesvae import CompiledSVI, CompileError
+
+
+@pytest.fixture(autouse=True)
+def _settings(request, monkeypatch):
+    without_the_compiler(request, monkeypatch)
+
+
+class Normed(Toy):
+    """A layer that keeps running statistics."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(3)
+
+    def posterior(self, x):
+        return super().posterior(self.norm(x))
+
+
+def test_recording_and_comparing_do_not_count_as_batches_of_a_running_mean():
+    written, compiled = (descent(Normed, compile=each) for each in (False, True))
+    assert compiled.svi.is_compiled
+    assert written.programs.norm.num_batches_tracked == compiled.programs.norm.num_batches_tracked
+    require_same(written, compiled)
+
+
+def test_losses_in_single_precision_are_pyros_to_the_last_digit():
+    torch.set_default_dtype(torch.float32)
+    results = []
+    for make in (SVI, CompiledSVI):
+        pyro.clear_param_store()
+        pyro.set_rng_seed(3)
+        toy = Toy()
+        svi = make(toy.model, toy.guide, pyro.optim.Adam({"lr": 1e-2}), Trace_ELBO())
+        x = data()
+        results.append([svi.step(x), svi.evaluate_loss(x), svi.step(x)])
+    assert results[0] == results[1]
+
+
+def test_a_loss_of_several_numbers_is_evaluated_as_pyro_does():
+    toy = Toy()
+    x, told = data(), []
+    for make in (SVI, CompiledSVI):
+        pyro.clear_param_store()
+        pyro.set_rng_seed(3)
+        svi = make(toy.model, toy.guide, pyro.optim.Adam({"lr": 1e-2}), ReweightedWakeSleep(2))
+        told.append(svi.evaluate_loss(x))
+    assert told[0] == told[1]
+    assert len(told[1]) == 2
+
+
+class Weights(PyroModule):
+    """A network with priors on its weights, whose distributions exist before any step."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = PyroModule[nn.Linear](3, 1)
+        self.layer.weight = PyroSample(dist.Normal(0.0, 1.0).expand([1, 3]).to_event(2))
+        self.layer.bias = PyroSample(dist.Normal(0.0, 1.0).expand([1]).to_event(1))
+
+    def forward(self, x):
+        mean = self.layer(x).squeeze(-1)
+        with pyro.plate("data", len(x)):
+            pyro.sample("y", dist.Normal(mean, 1.0), obs=x.sum(-1))
+
+
+def test_a_bayesian_network_compiles():
+    model = Weights()
+    guide = pyro.infer.autoguide.AutoDiagonalNormal(model)
+    svi = CompiledSVI(model, guide, pyro.optim.Adam({"lr": 1e-2}), Trace_ELBO(), compile=True)
+    for _ in range(5):
+        svi.step(data())
+    assert svi.is_compiled
+
+
+class Switching(Toy):
+    """Trains another part from the second step on, by a counter in Python."""
+
+    calls = 0
+
+    def likelihood(self, z):
+        self.calls += 1
+        return super().likelihood(z if self.calls < 3 else z.detach())
+
+    def prior(self):
+        if self.calls < 3:
+            return super().prior()
+        return dist.Normal(torch.zeros(2), 1.0).to_event(1)
+
+    def posterior(self, x):
+        found = super().posterior(x)
+        if self.calls < 2:
+            return found
+        return dist.Normal(torch.zeros(len(x), 2), 1.0).to_event(1)
+
+
+def test_other_parameters_with_a_gradient_than_recorded_are_told_in_words():
+    with pytest.raises(CompileError, match=r"other parameters|other numbers"):
+        descent(Switching, adam)
+
+
+def test_a_value_that_changes_at_every_call_is_told_in_words():
+    class Counted(Toy):
+        def model(self, x, step):
+            super().model(x)
+
+        def guide(self, x, step):
+            super().guide(x)
+
+    with pytest.raises(CompileError, match="pass values that change as floats or tensors"):
+        descent(Counted, between=lambda step, run: (data(), step), steps=100)
+
+
+def a_schedule(toy):
+    return torch.optim.lr_scheduler.StepLR(adam(toy), 1)
+
+
+@pytest.mark.parametrize("make", [lambda toy: pyro.optim.Adam, a_schedule, lambda toy: object()])
+def test_what_is_no_optimiser_is_refused(make):
+    toy = Toy()
+    with pytest.raises(TypeError, match=r"CompiledSVI takes a pyro\.optim optimiser"):
+        CompiledSVI(toy.model, toy.guide, make(toy), Trace_ELBO())
