@@ -22,7 +22,7 @@ from bayesvae.gaps import compare
 from bayesvae.pair import Pair
 from bayesvae.svi import CompiledSVI
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 __all__ = [
     "CompileError",
