@@ -23,8 +23,8 @@ _WORTH = 2**21
 """Products with fewer multiplications than this are over before a choice could pay."""
 _CLEARLY = 0.9
 
-_library = torch.library.Library("bayesvae", "DEF")
-_library.define("linear(Tensor a, Tensor weight, Tensor? bias) -> Tensor")
+_operators = torch.library.Library("bayesvae", "DEF")
+_operators.define("linear(Tensor a, Tensor weight, Tensor? bias) -> Tensor")
 
 
 def _linear(a: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -36,8 +36,8 @@ def _shape(a: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return a.new_empty(len(a), len(weight))
 
 
-_library.impl("linear", _linear, "CPU")
-_library.impl("linear", _shape, "Meta")
+_operators.impl("linear", _linear, "CPU")
+_operators.impl("linear", _shape, "Meta")
 
 
 def with_fastest_products(graph: Graph) -> None:
