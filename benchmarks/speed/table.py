@@ -38,7 +38,7 @@ KL          sampled (Pyro's Trace_ELBO), or in closed form (TraceMeanField_ELBO)
             "analytic KL", and always by pythae
 pyro        built of bayesvae's networks and priors, whose import its start includes
 pythae      its trainer's train_step: forward, backward, optimiser, callbacks; batches in memory
-products    forward and backward, each by the faster of torch's two libraries of matrix products"""
+products    forward and backward, each in the fastest way that torch has"""
 
 
 def text(report: Mapping[str, Any], outcomes: Sequence[Outcome]) -> str:
