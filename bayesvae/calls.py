@@ -1,14 +1,16 @@
 """What tells one call from another: arguments, and the tensors that a program reads besides."""
 
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
+from operator import is_
 from typing import Any
 
 import pyro
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from bayesvae.tracing import tree_flatten, tree_unflatten
 
@@ -93,6 +95,66 @@ def unchanged(modules: Sequence[nn.Module]) -> Iterator[None]:
                 buffer.copy_(old)
 
 
+class Watch:
+    """The modules that a program reads, and what a trace fixes of them.
+
+    Args:
+        roots: the modules that hold all others.
+
+    Attributes:
+        modules: all of them.
+        whole: whether `taking_in` has been over a call of the program.
+    """
+
+    def __init__(self, roots: Iterable[nn.Module]) -> None:
+        self._roots, self.whole = list(roots), False
+        self._look()
+
+    @contextmanager
+    def taking_in(self) -> Iterator[None]:
+        """Watches from now on what is called meanwhile, such as a module that is a global."""
+        met: list[nn.Module] = []
+        hook = register_module_forward_pre_hook(lambda module, _: met.append(module))
+        try:
+            yield
+        finally:
+            hook.remove()
+        self.whole = True
+        known = set(self.modules)
+        self._roots += [module for module in met if module not in known]
+        self._look()
+
+    def _look(self) -> None:
+        reached = (m for root in self._roots for m in root.modules())
+        self.modules = list({id(m): m for m in reached}.values())
+        self._states = [vars(m) for m in self.modules]
+        self._children_of = [m._modules for m in self.modules]
+        self._parameters_of = [m._parameters for m in self.modules]
+        self._children = _values(self._children_of)
+
+    def modes(self) -> tuple | None:
+        """Which modules train and which parameters are to be trained.
+
+        None, once, after a module was put in another's place.
+        """
+        children = _values(self._children_of)
+        if len(children) != len(self._children) or not all(map(is_, children, self._children)):
+            self._look()
+            return None
+        parameters = _values(self._parameters_of)
+        return (
+            tuple(map(_MODE, self._states)),
+            tuple([p.requires_grad for p in parameters if p is not None]),
+        )
+
+
+_MODE = operator.itemgetter("training")
+
+
+def _values(dicts: Iterable[dict]) -> list:
+    return list(chain.from_iterable(map(dict.values, dicts)))
+
+
 class Reading:
     """The tensors that a record reads besides its inputs, found anew at every call.
 
@@ -114,23 +176,24 @@ class Reading:
             for name, value in owner.items()
             if isinstance(value, Tensor)
         }
-        self._places = [found.get(id(tensor), ((tensor,), 0)) for tensor in captured]
+        places = [found.get(id(tensor), ((tensor,), 0)) for tensor in captured]
+        self._owners, self._names = [list(each) for each in zip(*places, strict=True)] or ([], [])
         self.kept = list(captured)
         self._layouts = [layout(tensor) for tensor in captured]
-        self._pointers = [tensor.data_ptr() for tensor in captured]
+        self._pointers = list(map(Tensor.data_ptr, captured))
 
     def found(self) -> list[Tensor]:
         """The tensors as they are now."""
-        return [owner[name] for owner, name in self._places]
+        return list(map(operator.getitem, self._owners, self._names))
 
     def now(self) -> list[Tensor] | None:
         """The tensors as they are now; None if compiled code may no longer read them."""
         try:
             now = self.found()
-            pointers = [tensor.data_ptr() for tensor in now]
-        except (KeyError, AttributeError):  # gone, or no tensor any more
+            pointers = list(map(Tensor.data_ptr, now))
+        except (KeyError, TypeError):  # gone, or no tensor any more
             return None
-        if pointers == self._pointers and all(map(operator.is_, now, self.kept)):
+        if pointers == self._pointers and all(map(is_, now, self.kept)):
             return now
         for tensor, kept, known in zip(now, self.kept, self._layouts, strict=True):
             # An optimiser keeps the parameter that it had; a CUDA graph, the places in memory.

@@ -14,15 +14,18 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import pyro
 import torch
+from pyro.poutine.runtime import am_i_wrapped
 from torch import Tensor, nn
 
 from bayesvae import tracing
 from bayesvae.calls import (
     Reading,
+    Watch,
     alike,
     difference,
     layout,
@@ -45,6 +48,8 @@ GIVE_UP = 64
 """So many shapes that made place for others, and none compiled: it will not come to that."""
 SHAPES = 8
 """At most so many shapes of inputs are compiled, then further ones run as written."""
+TAILS = 3
+"""So many settings of an optimiser are compiled; then it steps as it is."""
 MANY = 1000
 """Calls from which on a further shape is compiled where the first was to be at once."""
 
@@ -95,8 +100,7 @@ class Compiled:
             raise ValueError(f'compile takes "auto", True or False; got {when!r}.')
         self.function, self.eager = function, eager or function
         self._entries: dict[Any, Entry] = {}
-        self._roots, self._children = list(modules), None
-        self._parameters = self._found()
+        self._watch = Watch(modules)
         self._timed: Any = None
         self.when, self.tail, self.calls_planned = when, tail, calls
         self.eager_random, self.announce, self.name = eager_random, announce, name
@@ -119,13 +123,15 @@ class Compiled:
             CompileError: if ``when`` is True and it cannot be compiled.
         """
         self.count += 1
-        if self.when is False:
+        if self.when is False or am_i_wrapped():  # by handlers around this very call
             return self._as_written(args, kwargs)
         tensors, fixed = taken_apart(args, kwargs)
         entry, captured = self._entry(tensors, fixed)
         if entry is None:
             return self._as_written(args, kwargs)
         entry.calls += 1
+        if entry.tailed and self.tail.signature() != entry.signature:
+            entry.start_over()
         if entry.settled and entry.calls < entry.check_at:
             return self._fast(entry, tensors, captured)
         if entry.run is None or entry.calls >= entry.check_at:
@@ -147,10 +153,6 @@ class Compiled:
             self.tail.layout = entry.layout
         if not entry.tailed:
             return Outcome(entry.run(*tensors, *captured), False)
-        if self.tail.signature() != entry.signature:
-            entry.tailed, entry.settled, entry.trial = False, False, []
-            self._use(entry, entry.head)
-            return self._fast(entry, tensors, entry.reads.kept)
         return Outcome(entry.run(*tensors, *self.tail.inputs(), *captured), True)
 
     def _on_trial(
@@ -204,11 +206,15 @@ class Compiled:
         recorded = None
         if entry.head is not None:
             captured = entry.head_reads.found()
-            with tracing.forked(captured), unchanged(self.modules):
+            with tracing.forked(captured), unchanged(self._watch.modules):
                 recorded = entry.head(*tensors, *captured)
-        start = time.perf_counter()
-        outcome = self._as_written(args, kwargs)
-        entry.seconds.append(time.perf_counter() - start)
+        known = self._watch.whole
+        with nullcontext() if known else self._watch.taking_in():
+            start = time.perf_counter()
+            outcome = self._as_written(args, kwargs)
+            entry.seconds.append(time.perf_counter() - start)
+        if not known:
+            self._entries = {self._key(tensors, fixed): entry}
         self._timed = entry.seconds
         if recorded is not None:
             self._compare(entry, tensors, fixed, recorded, outcome.outputs)
@@ -216,7 +222,7 @@ class Compiled:
             entry.layout = self._layout()
             entry.head = self._recorded(tensors, fixed)
             if entry.head is not None:
-                entry.head_reads = Reading(entry.head.captured, self.modules)
+                entry.head_reads = Reading(entry.head.captured, self._watch.modules)
         return outcome
 
     def _layout(self) -> list | None:
@@ -249,7 +255,7 @@ class Compiled:
             return self.function(*positional, **named)
 
         try:
-            with unchanged(self.modules):
+            with unchanged(self._watch.modules):
                 return tracing.record(flat, tensors)
         except Exception as error:
             cause = _first_line(error)
@@ -290,18 +296,15 @@ class Compiled:
 
     def _build(self, entry: Entry, outputs: list[Tensor]) -> None:
         whole, tail = entry.head, None
-        if self.tail is not None:
+        if self.tail is not None and entry.tails < TAILS:
             tail = self.tail.recorded(outputs)
+            entry.tails += 1
         if tail is not None:
             whole = tracing.chained(entry.head, tail)
             entry.signature = self.tail.signature()
         entry.tailed = tail is not None
-        self._use(entry, whole)
-
-    def _use(self, entry: Entry, recorded: Recorded) -> None:
-        """Runs a record compiled from now on."""
-        entry.reads = Reading(recorded.captured, self.modules)
-        entry.run = tracing.compiled(recorded, self.eager_random)
+        entry.reads = Reading(whole.captured, self._watch.modules)
+        entry.run = tracing.compiled(whole, self.eager_random)
 
     def _give_up(self, reason: str, cause: BaseException | None = None) -> None:
         """Runs as written from now on, saying why."""
@@ -323,17 +326,7 @@ class Compiled:
 
         None where nothing will be compiled.
         """
-        self._parameters = self._found()
-        key = (
-            fixed,
-            tuple([m.training for m in self.modules]),
-            tuple([p.requires_grad for p in self._parameters]),
-            id(pyro.get_param_store()._params),
-            None if self.tail is None else self.tail.held(),
-            torch.is_autocast_enabled("cpu"),
-            torch.get_default_dtype(),
-            *[layout(t) for t in tensors],
-        )
+        key = self._key(tensors, fixed)
         try:
             entry = self._entries.get(key)
         except TypeError:
@@ -348,6 +341,22 @@ class Compiled:
         if entry is None:
             entry = self._new(key)
         return entry, captured
+
+    def _key(self, tensors: list[Tensor], fixed: Any) -> tuple:
+        modes = self._watch.modes()
+        if modes is None:  # a module was put in another's place
+            self._entries.clear()
+            modes = self._watch.modes()
+        return (
+            fixed,
+            modes,
+            id(pyro.get_param_store()._params),
+            None if self.tail is None else self.tail.held(),
+            torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu"),
+            torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda"),
+            torch.get_default_dtype(),
+            *map(layout, tensors),
+        )
 
     def _new(self, key: Any) -> Entry | None:
         """A place for another shape, if need be that of the one seen least; None without any."""
@@ -365,17 +374,6 @@ class Compiled:
                 return None
         self._entries[key] = Entry()
         return self._entries[key]
-
-    def _found(self) -> list[nn.Parameter]:
-        """The parameters, after a look at whether a module was put in another's place."""
-        if self._children is None or self._children != self._held():
-            reached = (m for root in self._roots for m in root.modules())
-            self.modules = list({id(m): m for m in reached}.values())
-            self._children, self._entries = self._held(), {}
-        return [p for m in self.modules for p in m._parameters.values() if p is not None]
-
-    def _held(self) -> list[nn.Module | None]:
-        return [child for module in self.modules for child in module._modules.values()]
 
 
 _costs: list[float] = []

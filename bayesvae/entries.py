@@ -46,11 +46,17 @@ class Entry:
         self.head_reads: Reading | None = None
         self.reads: Reading | None = None
         self.tailed = False
+        self.tails = 0
         self.layout: Any = None
         self.signature: Any = None
         self.trial: list[float] = []
         self.settled = False
         self.check_at = 0
+
+    def start_over(self) -> None:
+        """Keeps the record and forgets what was compiled of it."""
+        self.run, self.reads, self.tailed = None, None, False
+        self.trial, self.settled = [], False
 
 
 class Outcome(NamedTuple):

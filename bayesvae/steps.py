@@ -71,12 +71,12 @@ class Step:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
         """Takes one step; returns the loss before it, ``()``, without waiting for a GPU."""
-        outcome = self.compiled.call(args, kwargs)
-        start = time.perf_counter()
-        self.update.finish(outcome.outputs, outcome.tailed)
-        if not outcome.tailed:
+        outputs, tailed = self.compiled.call(args, kwargs)
+        start = 0.0 if tailed else time.perf_counter()
+        self.update.finish(outputs, tailed)
+        if not tailed:
             self.compiled.add(time.perf_counter() - start)
-        return outcome.outputs[0]
+        return outputs[0]
 
     def _as_written(self, *args: Any, **kwargs: Any) -> list[Tensor]:
         """Loss and gradients by autograd; a sparse gradient as its indices and values."""

@@ -41,7 +41,11 @@ class Update:
         self.optimizers = optimizers if callable(optimizers) else lambda: optimizers
         self._given = () if callable(optimizers) else optimizers
         self.layout: list[tuple[Tensor, bool]] = []
-        self._joined: list[Optimizer] = []
+        self._joined: list[Optimizer] = []  # part of the graph
+        self._left: list[Optimizer] = []  # steps as it is
+        self._groups: list[dict] = []
+        self._rated: list[dict] = []
+        self._decays = False
         self._rates: list[Tensor] = []
         self._known_rates: list[float] = []
         self._kept: list[Any] = []
@@ -83,13 +87,14 @@ class Update:
             outputs: loss and gradients; of these only the sparse ones where ``joined``.
             joined: whether a graph has taken the other optimisers' steps.
         """
-        loss, *gradients = outputs
-        left = [o for o in self.optimizers() if not (joined and o in self._joined)]
-        decaying = joined and any("lrd" in group for group in self._groups())
-        if decaying and not torch.isfinite(loss):
-            self.undo()
-        if (joined and not left) or not torch.isfinite(loss):
+        if joined and not (self._left or self._decays):
             return
+        loss, *gradients = outputs
+        if not torch.isfinite(loss):
+            if joined:
+                self.undo()
+            return
+        left = self._left if joined else self.optimizers()
         given = iter(gradients)
         moved = [(p, sparse) for p, sparse in self.layout if sparse or not joined]
         for parameter, sparse in moved:
@@ -118,24 +123,14 @@ class Update:
         It returns sparse gradients too.  None where no optimiser can join a graph, or where
         gradients are clipped together with sparse ones.
         """
-        tables = {id(table) for table in self.tables()}
-        self._joined = (
-            []
-            if tables and self.clip
-            else [
-                o
-                for o in self.optimizers()
-                if not any(id(p) in tables for p in _held(o))
-                and not (o._optimizer_step_pre_hooks or o._optimizer_step_post_hooks)
-            ]
-        )
+        self._join()
         if not self._joined:
             return None
         device = outputs[0].device
         numbers = [t.dtype for t in outputs if t.is_floating_point()]
         exact = {"device": device, "dtype": max(numbers, key=lambda d: torch.finfo(d).bits)}
-        self._rates = [torch.tensor(float(g["lr"]), **exact) for g in self._rated()]
-        self._known_rates = [float(group["lr"]) for group in self._rated()]
+        self._rates = [torch.tensor(float(g["lr"]), **exact) for g in self._rated]
+        self._known_rates = [float(group["lr"]) for group in self._rated]
         self._kept = [o.state for o in self._joined]
         for optimizer in self._joined:
             _step_counts_to(optimizer, device)
@@ -153,15 +148,33 @@ class Update:
                 for tensor, copy in zip(state, copies, strict=True):
                     tensor.copy_(copy)
 
+    def _join(self) -> None:
+        """Decides which optimisers can be part of a graph: without hooks, not on rows."""
+        made, tables = self.optimizers(), {id(table) for table in self.tables()}
+        self._joined = [
+            o
+            for o in made
+            if not any(id(p) in tables for p in _held(o))
+            and not (o._optimizer_step_pre_hooks or o._optimizer_step_post_hooks)
+        ]
+        self._left = [o for o in made if o not in self._joined]
+        # A graph hands out no gradients but those of rows.
+        apart = any(id(p) not in tables for o in self._left for p in _held(o))
+        if apart or (tables and self.clip):
+            self._joined = []
+        self._groups = [group for o in self._joined for group in o.param_groups]
+        self._rated = [group for group in self._groups if "lr" in group]
+        self._decays = any("lrd" in group for group in self._rated)
+
     def undo(self) -> None:
         """Takes back what `inputs` did to rates for a step that was not taken."""
-        for group in self._rated():
+        for group in self._rated:
             if "lrd" in group:
                 group["lr"] /= group["lrd"]
 
     def inputs(self) -> list[Tensor]:
         """The learning rates of the next step, as tensors; asked for once a step."""
-        for i, group in enumerate(self._rated()):
+        for i, group in enumerate(self._rated):
             if "lrd" in group:  # Pyro's ClippedAdam decays its rate by itself
                 group["lr"] *= group["lrd"]
             if isinstance(group["lr"], Tensor):
@@ -176,16 +189,10 @@ class Update:
         return [
             *(
                 [v for k, v in group.items() if k not in ("params", "lr", "initial_lr")]
-                for group in self._groups()
+                for group in self._groups
             ),
-            [(id(o.state), len(o.state)) for o in self._joined],
+            [(id(o.state), len(o.state), len(o.param_groups)) for o in self._joined],
         ]
-
-    def _rated(self) -> Iterator[dict]:
-        return (group for group in self._groups() if "lr" in group)
-
-    def _groups(self) -> Iterator[dict]:
-        return (group for optimizer in self._joined for group in optimizer.param_groups)
 
     def _state(self) -> list[Tensor]:
         """Everything that a step of the joined optimisers changes."""

@@ -1,10 +1,14 @@
 """What a user may do around a compiled step, and what is still Pyro's."""
 
+import copy
+from itertools import pairwise
+
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from descents import Toy, adam, data, descent, require_same, without_the_compiler
+from descents import Toy, adam, both, data, descent, require_same, without_the_compiler
+from pyro import poutine
 from pyro.infer import SVI, ReweightedWakeSleep, Trace_ELBO
 from pyro.nn import PyroModule, PyroSample
 from torch import nn
@@ -58,6 +62,73 @@ def test_a_loss_of_several_numbers_is_evaluated_as_pyro_does():
         told.append(svi.evaluate_loss(x))
     assert told[0] == told[1]
     assert len(told[1]) == 2
+
+
+def helped(z):
+    """Uses a network that no program holds."""
+    return Distant.network(z)
+
+
+class Distant(Toy):
+    """Calls a function that uses a network of its own."""
+
+    network = None
+
+    def __init__(self):
+        super().__init__()
+        type(self).network = nn.Sequential(nn.Linear(2, 3), nn.Dropout(0.5))
+
+    def likelihood(self, z):
+        return dist.Normal(helped(z), self.width).to_event(1)
+
+
+def test_the_mode_of_a_network_that_no_program_holds_is_respected():
+    def modes(step, run):
+        run.programs.network.train(step < 6)
+
+    require_same(*both(Distant, between=modes, steps=12))
+
+
+def test_handlers_around_a_step_are_in_force():
+    def scaled(step, run):
+        if step == 5:
+            take = run.svi.step
+
+            def under_a_scale(x):
+                with poutine.scale(scale=0.1):
+                    return take(x)
+
+            run.svi.step = under_a_scale
+
+    require_same(*both(between=scaled))
+
+
+class Counted(torch.optim.Adam):
+    """Counts how often Python steps."""
+
+    taken = 0
+
+    def step(self, closure=None):
+        type(self).taken += 1
+        return super().step(closure)
+
+
+def test_an_optimiser_whose_state_was_loaded_is_compiled_again():
+    taken = []
+
+    def reloaded(step, run):
+        taken.append(Counted.taken)
+        if step == 6:
+            run.optim.load_state_dict(copy.deepcopy(run.optim.state_dict()))
+
+    def counted(programs):
+        return Counted(programs.parameters(), lr=1e-2)
+
+    require_same(*both(optim=counted, between=reloaded, steps=14))
+    python = [after - before for before, after in pairwise(taken[14:])]
+    assert python[3:6] == [0, 0, 0]
+    assert sum(python[6:8]) > 0
+    assert python[8:] == [0] * 5
 
 
 class Weights(PyroModule):

@@ -160,6 +160,26 @@ def test_a_gradient_is_clipped_once_in_the_step_that_compiles():
     assert_close(*losses, **EXACT)
 
 
+def test_an_optimiser_that_stays_out_of_the_graph_beside_one_that_joins_still_moves_its_part():
+    moved = []
+    for when in (False, True):
+        torch.manual_seed(3)
+        layer = nn.Linear(3, 1)
+        hooked, plain = optim.SGD([layer.weight], lr=0.1), optim.Adam([layer.bias], lr=0.1)
+        hooked.register_step_post_hook(lambda *_: None)
+        step = Step(
+            lambda x, layer=layer: layer(x).square().mean(),
+            [*layer.parameters()],
+            [hooked, plain],
+            [layer],
+            when=when,
+        )
+        losses = [step(data()).item() for _ in range(6)]
+        moved.append([*losses, *layer.parameters()])
+        assert step.compiled.is_compiled is when
+    assert_close(*moved, **EXACT)
+
+
 # Learning rates ------------------------------------------------------------------------------
 
 
