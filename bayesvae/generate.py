@@ -88,12 +88,12 @@ def samples(pair: Pair, count: int, event: Sequence[int]) -> Samples:
     if count < 1:
         raise ValueError(f"samples needs count >= 1; got {count}.")
     with evaluating(pair):
-        x, index = _blank(pair, count, event)
-        asked = _drawable(pair, x, index)
-        observed = _observed(asked, x)
+        x, index = blank(pair, count, event)
+        asked = drawable(pair.model, x, index)
+        seen = observed(asked, x)
         sites = trace.draws(programs.sampled(pair.model), x, index)
         latents = {name: sites[name].value.cpu() for name in _local(asked)}
-        site = sites[observed]
+        site = sites[seen]
         return Samples(latents, _mean(site, x).cpu(), site.value.reshape(x.shape).cpu())
 
 
@@ -143,11 +143,11 @@ def means(pair: Pair, latents: Mapping[str, Tensor], event: Sequence[int]) -> Te
         [[2.0, 0.0, 0.0]]
     """
     with evaluating(pair):
-        x, index = _blank(pair, len(next(iter(latents.values()))), event)
+        x, index = blank(pair, len(next(iter(latents.values()))), event)
         values = {name: value.to(x.device) for name, value in latents.items()}
         sites = trace.draws(programs.given(pair.model, values), x, index)
         sites = {name: site for name, site in sites.items() if name not in values}
-        return _mean(sites[_observed(sites, x)], x).cpu()
+        return _mean(sites[observed(sites, x)], x).cpu()
 
 
 def reconstructions(pair: Pair, data: Any) -> Tensor:
@@ -286,19 +286,19 @@ def posterior_grid(
         )
 
 
-def _blank(pair: Pair, count: int, event: Sequence[int]) -> tuple[Tensor, Tensor]:
+def blank(pair: Pair, count: int, event: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Data of the right shape whose values the model does not read, on the pair's device."""
     return on_device_of(pair, torch.zeros(count, *event), torch.arange(count))
 
 
-def _drawable(pair: Pair, x: Tensor, index: Tensor) -> dict[str, trace.Site]:
+def drawable(model: programs.Program, x: Tensor, index: Tensor) -> dict[str, trace.Site]:
     """The model's sites with latents drawn.
 
     Raises:
         ValueError: if one of them has nothing to draw from.
     """
     with suppress(NotImplementedError):
-        sites = trace.draws(pair.model, x, index)
+        sites = trace.draws(model, x, index)
         if not any(torch.isnan(site.value).any() for site in sites.values()):
             return sites
     raise ValueError(
@@ -307,7 +307,7 @@ def _drawable(pair: Pair, x: Tensor, index: Tensor) -> dict[str, trace.Site]:
     )
 
 
-def _observed(sites: Mapping[str, trace.Site], x: Tensor) -> str:
+def observed(sites: Mapping[str, trace.Site], x: Tensor) -> str:
     """The site at which x is observed, perhaps flattened."""
     fitting = [
         name

@@ -176,7 +176,7 @@ def _owner_and_function(program: Program) -> tuple[Any, Any]:
     return getattr(program, "__self__", program), getattr(program, "__func__", None)
 
 
-def _nesting(model: Program, guide: Program, batch: tuple) -> int:
+def nesting(model: Program, guide: Program, *batch: Any) -> int:
     """How many dims the plates of a pair take, found on one dry run and remembered."""
     (generator, first), (inferrer, second) = map(_owner_and_function, (model, guide))
     known = _NESTING.setdefault(generator, WeakKeyDictionary()).setdefault(inferrer, {})
@@ -205,7 +205,9 @@ def _sites(trace: poutine.Trace) -> dict[str, Site]:
     }
 
 
-def run(model: Program, guide: Program, *batch: Any, particles: int = 1) -> Sites:
+def run(
+    model: Program, guide: Program, *batch: Any, particles: int = 1, dims: int | None = None
+) -> Sites:
     """Runs the guide, then the model on the guide's draws.
 
     Args:
@@ -213,12 +215,13 @@ def run(model: Program, guide: Program, *batch: Any, particles: int = 1) -> Site
         guide: the guide.
         *batch: what both take, usually ``x`` of shape ``(B, *event)`` and ``index`` ``(B,)``.
         particles: K; above 1 both run once under an outer plate, vectorised.
+        dims: how many dims the plates below it take, if not as many as in these programs.
 
     Returns:
         The sites of both programs.
     """
     if particles > 1:
-        dim = -1 - _nesting(model, guide, batch)
+        dim = -1 - (dims or nesting(model, guide, *batch))
         model = within(model, pyro.plate(PARTICLE_PLATE, particles, dim=dim))
         guide = within(guide, pyro.plate(PARTICLE_PLATE, particles, dim=dim))
     guide_trace = poutine.trace(guide).get_trace(*batch)
@@ -237,11 +240,17 @@ def data_size(model: Program, guide: Program, *batch: Any) -> int:
         return run(model, guide, *batch).size
 
 
-def _silent(*_: Any, **__: Any) -> None:
+def silent(*_: Any, **__: Any) -> None:
     """A guide without sites."""
 
 
-def log_joint(model: Program, values: Mapping[str, Tensor], *batch: Any, particles: int) -> Tensor:
+def log_joint(
+    model: Program,
+    values: Mapping[str, Tensor],
+    *batch: Any,
+    particles: int,
+    dims: int | None = None,
+) -> Tensor:
     """log p(x_n, z_n) per particle and datum, with every latent given.
 
     Args:
@@ -249,6 +258,7 @@ def log_joint(model: Program, values: Mapping[str, Tensor], *batch: Any, particl
         values: the latents by site name: local ones ``(K, B, *event)``, shared ones ``event``.
         *batch: what the model takes.
         particles: K.
+        dims: how many dims the plates take, if not as many as in this program alone.
 
     Returns:
         ``(K, B)``, nats; the densities of shared sites are left out.
@@ -256,7 +266,7 @@ def log_joint(model: Program, values: Mapping[str, Tensor], *batch: Any, particl
     Raises:
         ValueError: if a latent of the model is not among ``values``.
     """
-    sites = run(given(model, values), _silent, *batch, particles=particles)
+    sites = run(given(model, values), silent, *batch, particles=particles, dims=dims)
     missing = [name for name, site in sites.model.items() if not site.observed]
     if missing:
         raise ValueError(
@@ -268,7 +278,7 @@ def log_joint(model: Program, values: Mapping[str, Tensor], *batch: Any, particl
 # From sites to terms ------------------------------------------------------------------------
 
 
-def _local(log_density: Tensor, particles: int, batch: int) -> Tensor:
+def per_datum(log_density: Tensor, particles: int, batch: int) -> Tensor:
     """Sums out the plates between the particles and the data: ``(K, B)``."""
     rows = log_density.shape[-1] if log_density.dim() else 1
     return log_density.reshape(particles, -1, rows).sum(1).expand(particles, batch)
@@ -330,7 +340,7 @@ def _part(sites: Sites, local: bool, particles: int, weighted: bool, analytic: s
 
     def collapse(log_density: Tensor) -> Tensor:
         if local:
-            return _local(log_density, particles, batch)
+            return per_datum(log_density, particles, batch)
         return _shared(log_density, particles)
 
     def of_kind(group: dict[str, Site]) -> Iterator[tuple[str, Site, Tensor]]:
@@ -361,6 +371,7 @@ def log_terms(
     particles: int = 1,
     weighted: bool = False,
     analytic_kl: bool = False,
+    dims: int | None = None,
 ) -> Terms:
     """The per-datum terms of a pair on a batch.
 
@@ -373,6 +384,7 @@ def log_terms(
             ``poutine.scale``), as a training objective does; otherwise such a weight is an error,
             because log p(x) has none.
         analytic_kl: put the analytic KL in ``kl`` at sites where one is registered and valid.
+        dims: how many dims the plates take, if not as many as in these programs.
 
     Returns:
         The terms, nats.
@@ -380,7 +392,7 @@ def log_terms(
     Raises:
         ValueError: without a data plate at dim -1, or for a weight where none may be.
     """
-    sites = run(model, guide, *batch, particles=particles)
+    sites = run(model, guide, *batch, particles=particles, dims=dims)
     analytic = _analytic_sites(sites) if analytic_kl else set()
     local = _part(sites, True, particles, weighted, analytic)
     shared = _part(sites, False, particles, weighted, analytic)

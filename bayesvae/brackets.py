@@ -1,0 +1,231 @@
+"""Annealing over data sets: log p(x) from below, and from both sides on the model's own data.
+
+`bayesvae.ais` has the chains and the reasons.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from torch import Tensor
+from tqdm import tqdm
+
+from bayesvae import programs, trace
+from bayesvae.ais import Annealer, Annealing, Both, Path
+from bayesvae.chains import chunked
+from bayesvae.compiled import When
+from bayesvae.evidence import (
+    Estimate,
+    concatenate,
+    conditioned,
+    evaluating,
+    first_batch,
+    mean_and_error,
+    on_device,
+    require_particles,
+    weights,
+)
+from bayesvae.generate import blank, drawable, observed
+from bayesvae.latents import Coordinates
+from bayesvae.memory import MEMORY
+from bayesvae.pair import Pair, require_pair
+
+DEFAULT_ANNEALING = Annealing()
+
+
+def _annealers(
+    pair: Pair,
+    coordinates: Coordinates,
+    data: Any,
+    annealing: Annealing,
+    directions: int,
+    memory: int,
+    compile: When,
+    progress: bool,
+) -> Iterator[tuple[Annealer, Path, Tensor, Callable[[], Any]]]:
+    """Batch after batch: its chains, their path, the positions of its data, and what ticks."""
+    x, index = first_batch(pair, data)
+    source = chunked(coordinates, x, index, data, annealing.chains, memory)
+    transitions = directions * annealing.temperatures
+    transitions += 2 * (annealing.pilot + 1) if annealing.pilot else 0
+    calls = len(source) * transitions * annealing.leapfrogs
+    both = Both(coordinates, annealing.start, pair, compile, calls)
+    total = source.size * transitions
+    with tqdm(total=total, unit="transition", disable=not progress, desc="annealing") as bar:
+        for x, index in on_device(pair, source):
+            tick = partial(bar.update, len(x))
+            annealer = Annealer(both, annealing, x, index)
+            yield annealer, annealer.pilot(tick), index, tick
+
+
+def _require(annealing: Annealing) -> None:
+    numbers = annealing._asdict()
+    require_particles(**{k: numbers[k] for k in ("temperatures", "leapfrogs", "chains")})
+    if annealing.pilot < 0 or not 0 < annealing.target < 1:
+        raise ValueError(
+            "Annealing needs pilot >= 0 and a target between 0 and 1; got "
+            f"{annealing.pilot} and {annealing.target}. The defaults are 50 and 0.65."
+        )
+
+
+def _lower(log_weight: Tensor) -> Estimate:
+    return weights(lambda _: log_weight, len(log_weight), len(log_weight)).log_evidence()
+
+
+def _upper(log_weight: Tensor) -> Estimate:
+    estimate = _lower(-log_weight)
+    return estimate._replace(value=-estimate.value, bound="upper")
+
+
+def annealed_evidence(
+    pair: Pair,
+    data: Any,
+    annealing: Annealing = DEFAULT_ANNEALING,
+    *,
+    draw_shared: bool = False,
+    memory: int = MEMORY,
+    compile: When = "auto",
+    progress: bool = True,
+) -> Estimate:
+    """log p(x) by annealed importance sampling: a lower bound in expectation.
+
+    Args:
+        pair: the pair, with continuous local latents; nothing of it is changed.
+        data: a tensor ``(N, *event)``, a ``Dataset`` or a loader.
+        annealing: how the path is walked.
+        draw_shared: condition shared latents on a draw of their guide rather than its mean.
+        memory: budget for what is computed at once, bytes.
+        compile: "auto" to compile the gradients once that will pay, True at once, False never.
+        progress: whether to show a bar.
+
+    Returns:
+        Per datum, in the order of the data.
+
+    Raises:
+        ValueError: if a latent is discrete, or a path cannot start at such a guide.
+
+    Example:
+        >>> import torch
+        >>> from bayesvae.pairs import PPCA, ppca
+        >>> model = PPCA(torch.eye(3)[:, :1], torch.zeros(3), 1.0)
+        >>> quick = Annealing(temperatures=10, leapfrogs=3, pilot=0)
+        >>> x = torch.zeros(4, 3)
+        >>> estimate = annealed_evidence(ppca(model), x, quick, progress=False)
+        >>> torch.allclose(estimate.value.float(), model.log_evidence(x), atol=1e-3)
+        True
+    """
+    require_pair(pair)
+    _require(annealing)
+    with evaluating(pair):
+        x, index = first_batch(pair, data)
+        model, guide, given = conditioned(pair, x, index, draw_shared)
+        coordinates = Coordinates(model, guide, x, index)
+        batches = _annealers(pair, coordinates, data, annealing, 1, memory, compile, progress)
+        parts = [_lower(annealer.forward(path, tick)[0]) for annealer, path, _, tick in batches]
+    return concatenate(parts)._replace(given=given)
+
+
+class Bracket(NamedTuple):
+    """log p(x) of data drawn from the model, from both sides.
+
+    Attributes:
+        lower: from chains run forwards.
+        upper: from chains run backwards from the latents that made the data.
+        x: the data, ``(n, *event)``.
+        seconds: time taken.
+    """
+
+    lower: Estimate
+    upper: Estimate
+    x: Tensor
+    seconds: float
+
+    @property
+    def width(self) -> Tensor:
+        """upper - lower, ``(n,)``, nats: by how much either may be wrong, in expectation."""
+        return self.upper.value - self.lower.value
+
+    def __str__(self) -> str:
+        """A few lines."""
+        sides = {"lower": self.lower.value, "upper": self.upper.value, "width": self.width}
+        lines = [
+            "{:<6} {:10.3f} +- {:.3f}".format(name, *mean_and_error(values))
+            for name, values in sides.items()
+        ]
+        head = f"log p(x) of {len(self.x)} data drawn from the model, nats, {self.seconds:.1f} s"
+        given = [f"All of it {self.lower.given}."] if self.lower.given else []
+        return "\n".join([head, *lines, *given])
+
+
+def bracket(
+    pair: Pair,
+    n: int,
+    event: Sequence[int],
+    annealing: Annealing = DEFAULT_ANNEALING,
+    *,
+    memory: int = MEMORY,
+    compile: When = "auto",
+    progress: bool = True,
+) -> Bracket:
+    """Draws data from the model and brackets their log p(x).
+
+    What the width tells of real data: how good these chains are on data that the model believes
+    in. Nothing, if the model's data look unlike them.
+
+    Args:
+        pair: the pair, with continuous local latents; nothing of it is changed.
+        n: how many data to draw.
+        event: shape of one datum.
+        annealing: how the path is walked.
+        memory: budget for what is computed at once, bytes.
+        compile: "auto" to compile the gradients once that will pay, True at once, False never.
+        progress: whether to show a bar.
+
+    Raises:
+        ValueError: if a latent is discrete, or a path cannot start at such a guide.
+
+    Example:
+        >>> import torch
+        >>> from bayesvae.pairs import PPCA, ppca
+        >>> pair = ppca(PPCA(torch.eye(3)[:, :1], torch.zeros(3), 1.0))
+        >>> quick = Annealing(temperatures=10, leapfrogs=3, pilot=0)
+        >>> found = bracket(pair, 20, (3,), quick, progress=False)
+        >>> bool(found.width.abs().max() < 1e-2)
+        True
+    """
+    require_pair(pair)
+    require_particles(n=n)
+    _require(annealing)
+    began = time.perf_counter()
+    with evaluating(pair):
+        model, guide, given = conditioned(pair, *blank(pair, n, event))
+        x, sites = _simulated(pair, model, n, event)
+        coordinates = Coordinates(model, guide, *first_batch(pair, x))
+        exact = coordinates.of(sites)
+        batches = _annealers(pair, coordinates, x, annealing, 2, memory, compile, progress)
+        lower, upper = [], []
+        for annealer, path, index, tick in batches:
+            lower.append(_lower(annealer.forward(path, tick)[0]))
+            ends = exact[:, index].expand(annealing.chains, -1, -1)
+            upper.append(_upper(annealer.reverse(path, ends, tick)))
+    sides = [concatenate(side)._replace(given=given) for side in (lower, upper)]
+    return Bracket(*sides, x.cpu(), time.perf_counter() - began)
+
+
+def _simulated(
+    pair: Pair, model: programs.Program, n: int, event: Sequence[int]
+) -> tuple[Tensor, dict[str, trace.Site]]:
+    """Data drawn from the model, and the run that made them.
+
+    Raises:
+        ValueError: if the model observes more than one site, so that x is not one draw.
+    """
+    x, index = blank(pair, n, event)
+    sites = drawable(model, x, index)
+    seen = [name for name, site in sites.items() if site.observed and site.data_plate]
+    if len(seen) != 1:
+        raise ValueError(
+            f"Data can be drawn where the model observes one site in the data plate; got {seen}."
+        )
+    return sites[observed(sites, x)].distribution.sample().reshape(x.shape), sites
