@@ -185,7 +185,7 @@ class Compiled:
         entry.trial.append(time.perf_counter() - start)
         self._timed = entry.trial
         if len(entry.trial) == 1:
-            _costs.append(entry.trial[0])
+            _costs.append(entry.recording + entry.trial[0])
         if len(entry.trial) > TRIAL:
             entry.settled = True
             slower = statistics.median(entry.trial[1:]) > statistics.median(entry.seconds)
@@ -220,7 +220,9 @@ class Compiled:
             self._compare(entry, tensors, fixed, recorded, outcome.outputs)
         elif self._pays(entry):
             entry.layout = self._layout()
+            start = time.perf_counter()
             entry.head = self._recorded(tensors, fixed)
+            entry.recording = time.perf_counter() - start
             if entry.head is not None:
                 entry.head_reads = Reading(entry.head.captured, self._watch.modules)
         return outcome
@@ -286,6 +288,8 @@ class Compiled:
         apart = difference(shown(recorded), shown(outputs))
         if apart:
             again = self._recorded(tensors, fixed)
+            if self.when is False:  # it has said why
+                return
             where = again and tracing.first_difference(entry.head, again)
             place = f": {where}" if where else ""
             self._give_up(f"a trace gives other numbers than the program ({apart}){place}")
@@ -377,7 +381,7 @@ class Compiled:
 
 
 _costs: list[float] = []
-"""Seconds that compiling took so far in this process."""
+"""Seconds that recording and compiling took so far in this process."""
 
 
 def _first_line(error: BaseException) -> str:

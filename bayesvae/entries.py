@@ -42,6 +42,7 @@ class Entry:
         self.calls = 0
         self.seconds: deque[float] = deque(maxlen=TRIAL)
         self.head: Recorded | None = None
+        self.recording = 0.0
         self.run: Callable[..., Sequence[Tensor]] | None = None
         self.head_reads: Reading | None = None
         self.reads: Reading | None = None

@@ -1,11 +1,12 @@
 """The log joint and its gradient agree with the pair's own terms and with autograd."""
 
 import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from catalog import CATALOG
 
-from bayesvae import LogJoint
+from bayesvae import LogJoint, Pair
 from bayesvae.pair import evaluation_mode
 from bayesvae.trace import run
 
@@ -94,3 +95,40 @@ def test_a_missing_latent_is_named():
     values.pop("z1")
     with pytest.raises(ValueError, match="z1"):
         LogJoint(case.pair, 2)(values, case.x, case.index)
+
+
+def test_latents_of_another_number_of_sets_or_another_name_are_refused():
+    case, values = case_and_latents("hierarchical 2 layers", 3)
+    with pytest.raises(ValueError, match=r"'z1' needs the shape \(2, .* got \(3, "):
+        LogJoint(case.pair, 2)(values, case.x, case.index)
+    with pytest.raises(ValueError, match="no site 'zz'; its latents are"):
+        LogJoint(case.pair, 3)(values | {"zz": values["z1"]}, case.x, case.index)
+
+
+def test_a_gradient_in_a_discrete_latent_is_refused():
+    case, values = case_and_latents("by hand, Pyro's tutorial", 3)
+    whole = {name: value.long() for name, value in values.items()}
+    with pytest.raises(TypeError, match="real latents"):
+        LogJoint(case.pair, 3).gradient(whole, case.x, case.index)
+
+
+def test_latents_in_fewer_plates_than_others_are_laid_out_by_themselves():
+    """Sets are told from plates by the sites, whatever their numbers."""
+    x = torch.randn(2, 2)
+
+    def model(x, index=None):
+        plate = pyro.plate("data", 2, dim=-1)
+        with plate:
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        with pyro.plate("time", 2, dim=-2), plate:
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x, index=None):
+        with pyro.plate("data", 2, dim=-1):
+            pyro.sample("z", dist.Normal(0.0, 1.0))
+
+    z = torch.randn(2, 2)
+    value = LogJoint(Pair(model, guide), 2)({"z": z}, x)
+    normal = dist.Normal(0.0, 1.0)
+    exact = normal.log_prob(z) + torch.stack([normal.log_prob(x - row).sum(0) for row in z])
+    torch.testing.assert_close(value, exact)

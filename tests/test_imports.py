@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "calls": {"tracing"},
     "compiled": {"calls", "entries", "tracing"},
     "entries": {"calls", "tracing"},
-    "densities": {"compiled", "pair", "trace"},
+    "densities": {"compiled", "evidence", "pair", "trace"},
     "steps": {"compiled", "updates"},
     "updates": {"optimizers", "tracing"},
     "svi": {"compiled", "objectives", "pair", "precision", "programs", "steps"},
