@@ -16,7 +16,8 @@ from bayesvae import (
 from bayesvae.check import check_pair
 from bayesvae.compiled import CompileError
 from bayesvae.densities import LogJoint
-from bayesvae.evidence import Estimate, log_evidence
+from bayesvae.estimates import Estimate
+from bayesvae.evidence import log_evidence
 from bayesvae.fit import fit
 from bayesvae.gaps import compare
 from bayesvae.pair import Pair

@@ -29,30 +29,9 @@ from torch import Tensor
 
 from bayesvae import hmc
 from bayesvae.compiled import Compiled, When
-from bayesvae.latents import Coordinates, Point, Standardised
+from bayesvae.latents import Coordinates, Standardised
 from bayesvae.pair import Pair
-
-
-class Start(NamedTuple):
-    """Where a path begins.
-
-    Attributes:
-        name: in words.
-        draw: ``(coordinates, K, x, index)`` to draws ``(K, B, D)``.
-        log_density: of a `Point` at which the guide's density is known if ``by_guide``.
-        by_guide: whether it needs the guide's density.
-    """
-
-    name: str
-    draw: Callable[..., Tensor]
-    log_density: Callable[[Point], Tensor]
-    by_guide: bool
-
-
-GUIDE = Start("the guide", Coordinates.draws, lambda point: point.log_guide, True)
-"""Starts near the posterior: the short way, if the guide is any good."""
-PRIOR = Start("the prior", Coordinates.prior_draws, lambda point: point.log_prior, False)
-"""Starts where the model does: owes nothing to the guide, and takes longer."""
+from bayesvae.proposals import GUIDE, Proposal
 
 
 class Annealing(NamedTuple):
@@ -62,7 +41,8 @@ class Annealing(NamedTuple):
         temperatures: T.
         leapfrogs: L of the transition at each temperature.
         chains: K of each datum.
-        start: `GUIDE` or `PRIOR`.
+        start: where the path begins: `proposals.GUIDE`, the short way if the guide is any good, or
+            `proposals.PRIOR`, which owes nothing to it; or a mixture.
         pilot: temperatures of the pilot, which is run twice; 0 keeps the sigmoid schedule of Wu
             et al. (2017) and one step size.
         target: acceptance probability that the pilot aims at.
@@ -71,7 +51,7 @@ class Annealing(NamedTuple):
     temperatures: int = 200
     leapfrogs: int = 10
     chains: int = 8
-    start: Start = GUIDE
+    start: Proposal = GUIDE
     pilot: int = 50
     target: float = 0.65
 
@@ -130,11 +110,10 @@ class Both:
     """log f_0 and log f_1 of v and their gradients, compiled as soon as that pays."""
 
     def __init__(
-        self, coordinates: Coordinates, start: Start, pair: Pair, compile: When, calls: int
+        self, coordinates: Coordinates, start: Proposal, pair: Pair, compile: When, calls: int
     ) -> None:
         self.coordinates, self.start = coordinates, start
-        if start.by_guide:
-            coordinates.require_density()
+        start.require(coordinates)
         self._compiled = Compiled(
             self._ends, [pair], when=compile, calls=calls, name="The annealed density"
         )

@@ -15,17 +15,14 @@ from bayesvae import programs, trace
 from bayesvae.ais import Annealer, Annealing, Both, Path
 from bayesvae.chains import chunked
 from bayesvae.compiled import When
-from bayesvae.evidence import (
+from bayesvae.estimates import (
     Estimate,
     concatenate,
-    conditioned,
-    evaluating,
-    first_batch,
     mean_and_error,
-    on_device,
     require_particles,
     weights,
 )
+from bayesvae.evaluation import conditioned, evaluating, first_batch, on_device
 from bayesvae.generate import blank, drawable, observed
 from bayesvae.latents import Coordinates
 from bayesvae.memory import MEMORY

@@ -19,7 +19,8 @@ from tqdm import tqdm
 from bayesvae import hmc
 from bayesvae.compiled import Compiled, When
 from bayesvae.data import sequential
-from bayesvae.evidence import conditioned, evaluating, first_batch, on_device, require_particles
+from bayesvae.estimates import require_particles
+from bayesvae.evaluation import conditioned, evaluating, first_batch, on_device
 from bayesvae.latents import Coordinates, Standardised
 from bayesvae.memory import MEMORY, bytes_per_draw
 from bayesvae.pair import Pair, require_pair

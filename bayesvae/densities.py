@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bayesvae import trace
 from bayesvae.compiled import Compiled, When
-from bayesvae.evidence import require_particles
+from bayesvae.estimates import require_particles
 from bayesvae.pair import Pair, require_pair
 
 Latents = Mapping[str, Tensor]

@@ -41,16 +41,8 @@ from bayesvae.compiled import Compiled, When
 from bayesvae.data import sequential
 from bayesvae.dependence import guide_parameters, refuse_unseen
 from bayesvae.distributions import bare, pyro_ready, support_of, unwrapped
-from bayesvae.evidence import (
-    Estimate,
-    concatenate,
-    conditioned,
-    evaluating,
-    first_batch,
-    on_device,
-    require_particles,
-    weights,
-)
+from bayesvae.estimates import Estimate, concatenate, require_particles, weights
+from bayesvae.evaluation import conditioned, evaluating, first_batch, on_device
 from bayesvae.families import Family, MultivariateNormal, Normal
 from bayesvae.memory import MEMORY, bytes_per_draw
 from bayesvae.pair import Pair, require_pair

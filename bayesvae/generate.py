@@ -17,7 +17,7 @@ from bayesvae import programs, trace
 from bayesvae.data import rows, sequential
 from bayesvae.dependence import refuse_positions
 from bayesvae.distributions import centre_of, mean_of
-from bayesvae.evidence import evaluating
+from bayesvae.evaluation import evaluating
 from bayesvae.pair import Pair, on_device_of
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bayesvae import plots
 from bayesvae.checkpoint import write_aside
-from bayesvae.evidence import Estimate, mean_and_error
+from bayesvae.estimates import Estimate, mean_and_error
 
 
 class Split(NamedTuple):

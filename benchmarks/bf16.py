@@ -19,7 +19,8 @@ from torch import Tensor
 
 from bayesvae import data, fit
 from bayesvae.checkpoint import save_json
-from bayesvae.evidence import elbo_per_datum, mean_and_error
+from bayesvae.estimates import mean_and_error
+from bayesvae.evidence import elbo_per_datum
 from benchmarks.speed.machine import facts
 from benchmarks.svi import make_pair
 

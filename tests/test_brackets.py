@@ -6,8 +6,9 @@ from rulers import drawn, guided, rotated, shifted
 from torch.testing import assert_close
 
 from bayesvae import ais
-from bayesvae.ais import GUIDE, PRIOR, Annealing
+from bayesvae.ais import Annealing
 from bayesvae.brackets import annealed_evidence, bracket
+from bayesvae.proposals import GUIDE, PRIOR
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 

@@ -1,5 +1,8 @@
 """Options, their values and files of options: a wrong one is named in the program's own words."""
 
+import importlib
+import warnings
+
 import pytest
 import yaml
 from commands import SMALL, _float64_and_seed, contents, run
@@ -211,3 +214,15 @@ def test_errors_of_the_library_are_told_as_options(error, text, code):
     said, exit_code = answer(error, "fit")
     assert text in said
     assert exit_code == code
+
+
+def test_a_warning_is_one_line_without_the_code_that_gave_it(monkeypatch, capsys):
+    def warn(options):
+        warnings.warn("the sky is falling", UserWarning, stacklevel=1)
+
+    commands = importlib.import_module("bayesvae.cli.main").COMMANDS
+    monkeypatch.setitem(commands, "list", commands["list"]._replace(run=warn))
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        assert main(["list"]) == 0
+    assert capsys.readouterr().err == "bayesvae: the sky is falling\n"

@@ -22,7 +22,8 @@ from rulers import (
 from torch import nn
 
 from bayesvae import Pair, evidence, log_evidence, memory, trace
-from bayesvae.evidence import Weights, elbo_per_datum, mean_and_error, weights
+from bayesvae.estimates import Weights, mean_and_error, weights
+from bayesvae.evidence import elbo_per_datum
 from bayesvae.pairs import ppca
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
@@ -76,6 +77,7 @@ def test_errors_of_the_elbo_are_as_large_as_stated():
     assert result.effective_sample_size is None
 
 
+@pytest.mark.filterwarnings("ignore:k-hat:UserWarning")
 def test_more_particles_climb_from_the_elbo_towards_the_truth_and_not_past_it():
     model = rotated()
     x = drawn(model, 800)
@@ -155,7 +157,7 @@ def test_mean_and_error_are_over_the_data():
 
 @pytest.fixture
 def calls(monkeypatch):
-    """The (particles, rows) of every evaluation, the first batch's look at sizes left out."""
+    """The (particles, rows) of every evaluation; of one particle, a look at sizes first."""
     seen, terms = [], trace.log_terms
 
     def counted(model, guide, x, index=None, **settings):
@@ -188,7 +190,7 @@ def test_every_datum_gets_exactly_k_particles_within_the_budget(
 def test_a_budget_that_is_wide_enough_is_used_in_one_go(calls):
     model = rotated()
     log_evidence(ppca(model), drawn(model, 23), particles=10)
-    assert calls == [(10, tuple(range(23)))]
+    assert calls[1:] == [(10, tuple(range(23)))]
 
 
 @pytest.mark.parametrize("per_draw", [1, 7, 1000])

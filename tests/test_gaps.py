@@ -24,7 +24,7 @@ from torch import nn
 
 from bayesvae import Pair, families, guides, likelihoods, networks, priors
 from bayesvae.ascent import Ascent
-from bayesvae.evidence import mean_and_error
+from bayesvae.estimates import mean_and_error
 from bayesvae.pairs import hierarchical, ppca
 
 

@@ -20,7 +20,8 @@ from bayesvae.cli.output import (
     write_csv,
 )
 from bayesvae.cli.source import Labelled, Prepared, others, prepare, refuse_reading
-from bayesvae.evidence import Estimate, elbo_per_datum, log_evidence, mean_and_error
+from bayesvae.estimates import Estimate, mean_and_error
+from bayesvae.evidence import elbo_per_datum, log_evidence
 from bayesvae.gaps import compare
 from bayesvae.report import Comparison
 
@@ -174,6 +175,7 @@ def _columns(
         "log_evidence": evidence.value,
         "log_evidence_stderr": evidence.stderr,
         "effective_sample_size": evidence.effective_sample_size,
+        **({} if evidence.k_hat is None else {"k_hat": evidence.k_hat}),
     }
 
 

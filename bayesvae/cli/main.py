@@ -1,10 +1,14 @@
 """The command line: commands, exit codes, and what is said when something goes wrong."""
 
 import sys
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+from unittest import mock
 
 from jsonargparse import Namespace
+from tqdm import tqdm
 
 from bayesvae import __version__
 from bayesvae.cli import arguments
@@ -72,7 +76,8 @@ def main(words: Sequence[str] | None = None) -> int:
         print(_USAGE.format("\n".join(rows)))
         return 0
     try:
-        _run(*words)
+        with _warnings_in_a_line():
+            _run(*words)
     except BrokenPipeError:  # whoever read the output has seen enough
         sys.stdout = None
     except KeyboardInterrupt as stop:
@@ -83,6 +88,17 @@ def main(words: Sequence[str] | None = None) -> int:
         print(f"bayesvae: {text}", file=sys.stderr)
         return code
     return 0
+
+
+@contextmanager
+def _warnings_in_a_line() -> Iterator[None]:
+    """Says what a warning says, and not where in the code it stands."""
+
+    def show(message: Warning | str, *_: Any) -> None:
+        tqdm.write(f"bayesvae: {message}", file=sys.stderr)
+
+    with mock.patch.object(warnings, "showwarning", show):
+        yield
 
 
 def _run(name: str, *words: str) -> None:
