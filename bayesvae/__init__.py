@@ -2,17 +2,22 @@
 
 from bayesvae import (
     baselines,
+    chains,
     data,
     families,
     generate,
     guides,
+    hmc,
     likelihoods,
     networks,
     objectives,
     pairs,
     plots,
     priors,
+    proposals,
 )
+from bayesvae.ais import Annealing
+from bayesvae.brackets import annealed_evidence, bracket
 from bayesvae.check import check_pair
 from bayesvae.compiled import CompileError
 from bayesvae.densities import LogJoint
@@ -26,12 +31,16 @@ from bayesvae.svi import CompiledSVI
 __version__ = "0.3.0"
 
 __all__ = [
+    "Annealing",
     "CompileError",
     "CompiledSVI",
     "Estimate",
     "LogJoint",
     "Pair",
+    "annealed_evidence",
     "baselines",
+    "bracket",
+    "chains",
     "check_pair",
     "compare",
     "data",
@@ -39,6 +48,7 @@ __all__ = [
     "fit",
     "generate",
     "guides",
+    "hmc",
     "likelihoods",
     "log_evidence",
     "networks",
@@ -46,4 +56,5 @@ __all__ = [
     "pairs",
     "plots",
     "priors",
+    "proposals",
 ]

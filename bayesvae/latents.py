@@ -192,6 +192,28 @@ class Coordinates:
             log_guide = trace.log_joint(self.guide, values, x, index, **given) + jacobian
         return Point(terms.local.log_prior + jacobian, terms.local.log_likelihood, log_guide)
 
+    def mask(self, x: Tensor, index: Tensor | None = None) -> Tensor | None:
+        """Which data count, ``(B,)``; None where no site is masked.
+
+        Raises:
+            ValueError: if some latents of a datum are masked and others not.
+        """
+        sites = trace.run(self.model, self.guide, x, index).model
+        masks = [sites[name].mask for name in self.names]
+        masks = [
+            torch.as_tensor(True if mask is None else mask, device=x.device) for mask in masks
+        ]
+        if all(mask.all() for mask in masks):
+            return None
+        rows = [mask.expand(*mask.shape[:-1], len(x)).reshape(-1, len(x)) for mask in masks]
+        counts = torch.cat(rows)
+        if not (counts == counts[0]).all():
+            raise ValueError(
+                f"The latents of a datum count together or not at all; of {list(self.names)} a "
+                "mask hides some. Put one poutine.mask around all of them."
+            )
+        return counts[0]
+
     def require_density(self) -> None:
         """Refuses a guide whose log q(u | x) is an integral.
 

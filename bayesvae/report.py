@@ -78,17 +78,21 @@ class Comparison(NamedTuple):
         splits: by name, such as "train" and "unseen".
         prices: of the guide and of each family's optimisation.
         given: what the estimates are conditional on, in words; empty if on nothing.
+        left_out: why no families were fitted, in words; empty if they were.
     """
 
     splits: Mapping[str, Split]
     prices: tuple[Price, ...]
     given: str = ""
+    left_out: str = ""
 
     def __str__(self) -> str:
         """The table."""
         blocks = [self._bounds(), self._gaps(), self._prices()]
         if self.given:
             blocks.insert(0, f"All of it {self.given}.")
+        if self.left_out:
+            blocks.append(self.left_out)
         return "\n\n".join(blocks)
 
     def to_csv(self, path: Path | str) -> None:
