@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 from torch import Tensor
 from tqdm import tqdm
 
-from bayesvae import programs, trace
 from bayesvae.ais import Annealer, Annealing, Both, Path
 from bayesvae.chains import chunked
 from bayesvae.compiled import When
@@ -23,10 +22,11 @@ from bayesvae.estimates import (
     weights,
 )
 from bayesvae.evaluation import conditioned, evaluating, first_batch, on_device
-from bayesvae.generate import blank, drawable, observed
+from bayesvae.generate import blank
 from bayesvae.latents import Coordinates
 from bayesvae.memory import MEMORY
 from bayesvae.pair import Pair, require_pair
+from bayesvae.simulation import joint_draws
 
 DEFAULT_ANNEALING = Annealing()
 
@@ -197,7 +197,7 @@ def bracket(
     began = time.perf_counter()
     with evaluating(pair):
         model, guide, given = conditioned(pair, *blank(pair, n, event))
-        x, sites = _simulated(pair, model, n, event)
+        x, sites = joint_draws(pair, model, n, event)
         coordinates = Coordinates(model, guide, *first_batch(pair, x))
         exact = coordinates.of(sites)
         batches = _annealers(pair, coordinates, x, annealing, 2, memory, compile, progress)
@@ -208,21 +208,3 @@ def bracket(
             upper.append(_upper(annealer.reverse(path, ends, tick)))
     sides = [concatenate(side)._replace(given=given) for side in (lower, upper)]
     return Bracket(*sides, x.cpu(), time.perf_counter() - began)
-
-
-def _simulated(
-    pair: Pair, model: programs.Program, n: int, event: Sequence[int]
-) -> tuple[Tensor, dict[str, trace.Site]]:
-    """Data drawn from the model, and the run that made them.
-
-    Raises:
-        ValueError: if the model observes more than one site, so that x is not one draw.
-    """
-    x, index = blank(pair, n, event)
-    sites = drawable(model, x, index)
-    seen = [name for name, site in sites.items() if site.observed and site.data_plate]
-    if len(seen) != 1:
-        raise ValueError(
-            f"Data can be drawn where the model observes one site in the data plate; got {seen}."
-        )
-    return sites[observed(sites, x)].distribution.sample().reshape(x.shape), sites

@@ -85,8 +85,7 @@ MAY_IMPORT = {
         "latents",
         "memory",
         "pair",
-        "programs",
-        "trace",
+        "simulation",
     },
     "ascent": {"compiled", "steps"},
     "memory": set(),
@@ -119,6 +118,7 @@ MAY_IMPORT = {
     },
     "report": {"checkpoint", "estimates", "plots"},
     "generate": {"data", "dependence", "distributions", "evaluation", "pair", "programs", "trace"},
+    "simulation": {"generate", "pair", "programs", "trace"},
     "baselines": {"distributions", "families", "guides", "pair", "pairs"},
 }
 # The command line and the package itself stand above the others.
