@@ -5,19 +5,24 @@ a free row; `Amortized` lets one network predict it, lambda_n = f_phi(x_n), whic
 encoder of a VAE is.  The family, and with it the best bound that could be reached, is the same
 in both, so the difference between them is the price of amortization and nothing else.
 
+`SemiAmortized` lies between: it starts where the network says and climbs the datum's own bound for
+a few steps.
+
 A guide is a Pyro program of ``(x, index)``; ``guide.posterior(x, index)`` is the distribution that
 it samples from.
 """
 
 import pyro
 import torch
+from pyro.poutine import block
 from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.nn.functional import embedding
 
+from bayesvae import trace
 from bayesvae.distributions import pyro_ready
 from bayesvae.families import Family
-from bayesvae.programs import DATA_PLATE
+from bayesvae.programs import DATA_PLATE, Program
 
 
 class Amortized(nn.Module):
@@ -45,13 +50,17 @@ class Amortized(nn.Module):
         Raises:
             ValueError: if the network's output is not one row of the family a datum.
         """
+        return self.family(self.rows(x))
+
+    def rows(self, x: Tensor) -> Tensor:
+        """lambda for each row of ``x``, ``(B, family.size)``."""
         rows = self.network(x)
         if rows.shape[-1] != self.family.size:
             raise ValueError(
                 f"{self.family} needs rows of {self.family.size} numbers; the network gives "
                 f"{tuple(rows.shape)}. Build the network with outputs=family.size."
             )
-        return self.family(rows)
+        return rows
 
     def forward(self, x: Tensor, index: Tensor | None = None) -> Tensor:
         """Samples z ``(B, d)`` inside the data plate."""
@@ -110,3 +119,103 @@ class PerDatapoint(nn.Module):
         """Samples z ``(B, d)`` inside the data plate."""
         with pyro.plate(DATA_PLATE, len(x)):
             return pyro.sample(self.site, pyro_ready(self.posterior(x, index)))
+
+
+class SemiAmortized(nn.Module):
+    """lambda_n = f_phi(x_n), then k steps uphill on the datum's own bound L(lambda_n).
+
+    "Semi-Amortized Variational Autoencoders" (Kim et al., 2018); without differentiating through
+    the steps, "Iterative refinement of the approximate posterior" (Hjelm et al., 2016).  The steps
+    are taken as if trained: they follow noisy gradients of few draws, so k = 0 is exactly
+    `Amortized`, and more steps help the average rather than every datum.
+
+    Args:
+        network: maps ``(B, *event)`` to rows ``(B, family.size)``.
+        family: turns rows into distributions that can be drawn from reparameterised.
+        model: the generative program, whose only local latent is ``site``.
+        steps: k.
+        rate: step size, in units of lambda for a gradient of one nat.
+        particles: draws of a gradient.
+        through: whether gradients go through the steps. If not, the network is trained as though
+            the steps were constants added to its output.
+        site: name of the latent.
+
+    Example:
+        >>> from bayesvae import families, networks
+        >>> from bayesvae.pairs import PPCA
+        >>> model, family = PPCA(torch.eye(4)[:, :2], torch.zeros(4), 1.0), families.Normal(2)
+        >>> guide = SemiAmortized(networks.MLP(4, (8,), family.size), family, model, steps=3)
+        >>> guide.posterior(torch.zeros(5, 4)).batch_shape
+        torch.Size([5])
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        family: Family,
+        model: Program,
+        steps: int = 5,
+        *,
+        rate: float = 0.1,
+        particles: int = 4,
+        through: bool = False,
+        site: str = "z",
+    ) -> None:
+        super().__init__()
+        if steps < 0 or particles < 1 or not rate > 0:
+            raise ValueError(
+                "SemiAmortized needs steps >= 0, particles >= 1 and rate > 0; got "
+                f"{steps}, {particles} and {rate}."
+            )
+        self.start = Amortized(network, family, site)
+        self._model = (model,)  # not a part of the guide: its parameters are the pair's
+        self.steps, self.rate, self.particles, self.through = steps, rate, particles, through
+
+    @property
+    def family(self) -> Family:
+        """What rows are turned into."""
+        return self.start.family
+
+    @property
+    def site(self) -> str:
+        """Name of the latent."""
+        return self.start.site
+
+    def posterior(self, x: Tensor, index: Tensor | None = None) -> Distribution:
+        """q(z | x) after the steps, for each row of ``x`` ``(B, *event)``."""
+        first = self.start.rows(x)
+        rows = first
+        with torch.enable_grad():
+            for _ in range(self.steps):
+                rows = self._uphill(rows, x, index)
+        if self.through or not self.steps:
+            return self.family(rows)
+        return self.family(first + (rows - first).detach())
+
+    def _uphill(self, rows: Tensor, x: Tensor, index: Tensor | None) -> Tensor:
+        """The rows after a step on each datum's bound."""
+        through = self.through and rows.requires_grad
+        rows = rows if through else rows.detach().requires_grad_()
+        (slope,) = torch.autograd.grad(self._bound(rows, x, index), rows, create_graph=through)
+        # A row far from its optimum has a slope of any size; its step has not.
+        length = slope.norm(dim=-1, keepdim=True).clamp_min(1.0)
+        return rows + self.rate * slope / length
+
+    def _bound(self, rows: Tensor, x: Tensor, index: Tensor | None) -> Tensor:
+        """Sum over data of L(lambda_n), by fresh draws of q; the draws stand as further data."""
+        draws, q = self.particles, self.family(rows)
+        z = q.rsample((draws,))
+        copies = [
+            None if each is None else each.repeat(draws, *(1,) * (each.dim() - 1))
+            for each in (x, index)
+        ]
+        values = {self.site: z.flatten(0, 1)[None]}
+        with block():  # handlers around the guide are not around this look at the model
+            log_joint = trace.log_joint(self._model[0], values, *copies, particles=1)
+        return (log_joint.reshape(draws, -1) - q.log_prob(z)).sum() / draws
+
+    def forward(self, x: Tensor, index: Tensor | None = None) -> Tensor:
+        """Samples z ``(B, d)`` inside the data plate."""
+        posterior = self.posterior(x, index)
+        with pyro.plate(DATA_PLATE, len(x)):
+            return pyro.sample(self.site, pyro_ready(posterior))

@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "check": {"distributions", "objectives", "pair", "programs", "trace"},
     "networks": set(),
     "families": {"distributions"},
-    "guides": {"distributions", "families", "programs"},
+    "guides": {"distributions", "families", "programs", "trace"},
     "priors": {"families"},
     "likelihoods": {"families"},
     "pairs": {"distributions", "families", "guides", "pair", "programs"},
