@@ -119,6 +119,7 @@ MAY_IMPORT = {
     "report": {"checkpoint", "estimates", "plots"},
     "generate": {"data", "dependence", "distributions", "evaluation", "pair", "programs", "trace"},
     "simulation": {"generate", "pair", "programs", "trace"},
+    "uniformity": set(),
     "baselines": {"distributions", "families", "guides", "pair", "pairs"},
 }
 # The command line and the package itself stand above the others.
