@@ -83,6 +83,7 @@ PAIRS = """
 --data ppca --pair PPCA --latent 1
 --data curve --prior Vamp --prior.components 9
 --data mixture --latent 1 --test 0.4
+--guide SemiAmortized --guide.steps 2 --prior Vamp --prior.components 4
 """.strip().splitlines()
 
 

@@ -39,7 +39,13 @@ def build(config: Namespace, facts: Facts, seen: Tensor | None = None) -> Pair:
     families = [_make(config.family, dim=dim) for dim in latent]
     if len(latent) > 1:
         return _layers(config, latent, facts, families, likelihood, x)
-    guide = _guide(config, facts, families[0])
+    encoder = _encoder(config, facts, families[0].size)
+    if "model" in _takes(config.guide):  # a guide that looks at the model comes after it
+        start = guides.Amortized(encoder, families[0])
+        prior = _make(config.prior, dim=latent[0], encoder=start, data=x)
+        model = pairs.LatentLayers(prior, (), likelihood)
+        return Pair(model, _make(config.guide, network=encoder, family=families[0], model=model))
+    guide = _make(config.guide, network=encoder, family=families[0], size=facts.size)
     if isinstance(guide, guides.PerDatapoint) and "encoder" in _takes(config.prior):
         raise ValueError(
             "--prior Vamp needs an encoder; got --guide PerDatapoint. Use --guide Amortized, or "
@@ -107,11 +113,6 @@ def _make(part: Namespace, **supplied: Any) -> Any:
             f"{part.class_path} is made with {', '.join([*given, *own]) or 'nothing'}; that "
             f"stopped with: {error}. Arguments without default are options of its own."
         ) from error
-
-
-def _guide(config: Namespace, facts: Facts, family: Family) -> Any:
-    encoder = _encoder(config, facts, family.size)
-    return _make(config.guide, network=encoder, family=family, size=facts.size)
 
 
 def _encoder(config: Namespace, facts: Facts, outputs: int) -> Any:

@@ -57,7 +57,7 @@ PARTS = {
     "guide": Part(
         guides,
         nn.Module,
-        frozenset({"network", "family", "size", "site"}),
+        frozenset({"network", "family", "size", "site", "model"}),
         "where the parameters of q come from",
     ),
     "encoder": Part(
