@@ -121,6 +121,7 @@ MAY_IMPORT = {
     "simulation": {"generate", "pair", "programs", "trace"},
     "uniformity": set(),
     "baselines": {"distributions", "families", "guides", "pair", "pairs"},
+    "rulers": {"families", "latents", "memory", "pair", "programs", "trace"},
 }
 # The command line and the package itself stand above the others.
 FRONT = {"cli", "__main__", "bayesvae"}
