@@ -17,7 +17,7 @@ from bayesvae import (
     proposals,
 )
 from bayesvae.ais import Annealing
-from bayesvae.brackets import annealed_evidence, bracket
+from bayesvae.brackets import annealed_evidence, bracket, sandwich
 from bayesvae.check import check_pair
 from bayesvae.compiled import CompileError
 from bayesvae.densities import LogJoint
@@ -57,4 +57,5 @@ __all__ = [
     "plots",
     "priors",
     "proposals",
+    "sandwich",
 ]

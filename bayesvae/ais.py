@@ -72,7 +72,7 @@ class Path(NamedTuple):
 
     Attributes:
         inverse_temperatures: b, ``(T + 1,)``.
-        step_sizes: of each datum, ``(T + 1, B)``; the ends are not used.
+        step_sizes: of each datum, ``(T + 1, B)``.
     """
 
     inverse_temperatures: Tensor
@@ -208,6 +208,14 @@ class Annealer:
                 state, _ = self.moved(state, b[t], path.step_sizes[t])
             tick()
         return log_weight, self.standardised.to_u(state.position)
+
+    def settled(self, path: Path, u: Tensor, transitions: int, tick: Callable[[], Any]) -> Tensor:
+        """u ``(K, B, D)`` after further transitions that leave the posterior as it is."""
+        state = self.at(u)
+        for _ in range(transitions):
+            state, _ = self.moved(state, 1.0, path.step_sizes[-1])
+            tick()
+        return self.standardised.to_u(state.position)
 
     def reverse(self, path: Path, u: Tensor, tick: Callable[[], Any]) -> Tensor:
         """log-weights ``(K, B)`` of chains run backwards from u ``(K, B, D)``."""

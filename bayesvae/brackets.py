@@ -36,7 +36,7 @@ def _annealers(
     coordinates: Coordinates,
     data: Any,
     annealing: Annealing,
-    directions: int,
+    transitions: int,
     memory: int,
     compile: When,
     progress: bool,
@@ -44,7 +44,6 @@ def _annealers(
     """Batch after batch: its chains, their path, the positions of its data, and what ticks."""
     x, index = first_batch(pair, data)
     source = chunked(coordinates, x, index, data, annealing.chains, memory)
-    transitions = directions * annealing.temperatures
     transitions += 2 * (annealing.pilot + 1) if annealing.pilot else 0
     calls = len(source) * transitions * annealing.leapfrogs
     both = Both(coordinates, annealing.start, pair, compile, calls)
@@ -118,25 +117,27 @@ def annealed_evidence(
         x, index = first_batch(pair, data)
         model, guide, given = conditioned(pair, x, index, draw_shared)
         coordinates = Coordinates(model, guide, x, index)
-        batches = _annealers(pair, coordinates, data, annealing, 1, memory, compile, progress)
+        length = annealing.temperatures
+        batches = _annealers(pair, coordinates, data, annealing, length, memory, compile, progress)
         parts = [_lower(annealer.forward(path, tick)[0]) for annealer, path, _, tick in batches]
     return concatenate(parts)._replace(given=given)
 
 
 class Bracket(NamedTuple):
-    """log p(x) of data drawn from the model, from both sides.
+    """log p(x) from both sides.
 
     Attributes:
         lower: from chains run forwards.
-        upper: from chains run backwards from the latents that made the data.
-        x: the data, ``(n, *event)``.
+        upper: from chains run backwards; its ``bound`` is "upper" if they began at exact draws of
+            the posterior, else "none".
         seconds: time taken.
+        x: the data ``(n, *event)``, if they were drawn from the model.
     """
 
     lower: Estimate
     upper: Estimate
-    x: Tensor
     seconds: float
+    x: Tensor | None = None
 
     @property
     def width(self) -> Tensor:
@@ -150,8 +151,11 @@ class Bracket(NamedTuple):
             "{:<6} {:10.3f} +- {:.3f}".format(name, *mean_and_error(values))
             for name, values in sides.items()
         ]
-        head = f"log p(x) of {len(self.x)} data drawn from the model, nats, {self.seconds:.1f} s"
+        drawn = "" if self.x is None else " drawn from the model"
+        head = f"log p(x) of {len(self.width)} data{drawn}, nats, {self.seconds:.1f} s"
         given = [f"All of it {self.lower.given}."] if self.lower.given else []
+        if self.upper.bound == "none":
+            lines[1] += "  (no bound: its chains began where others had ended)"
         return "\n".join([head, *lines, *given])
 
 
@@ -199,12 +203,62 @@ def bracket(
         model, guide, given = conditioned(pair, *blank(pair, n, event))
         x, sites = joint_draws(pair, model, n, event)
         coordinates = Coordinates(model, guide, *first_batch(pair, x))
-        exact = coordinates.of(sites)
-        batches = _annealers(pair, coordinates, x, annealing, 2, memory, compile, progress)
+        exact, length = coordinates.of(sites), 2 * annealing.temperatures
+        batches = _annealers(pair, coordinates, x, annealing, length, memory, compile, progress)
         lower, upper = [], []
         for annealer, path, index, tick in batches:
             lower.append(_lower(annealer.forward(path, tick)[0]))
             ends = exact[:, index].expand(annealing.chains, -1, -1)
             upper.append(_upper(annealer.reverse(path, ends, tick)))
     sides = [concatenate(side)._replace(given=given) for side in (lower, upper)]
-    return Bracket(*sides, x.cpu(), time.perf_counter() - began)
+    return Bracket(*sides, time.perf_counter() - began, x.cpu())
+
+
+def sandwich(
+    pair: Pair,
+    data: Any,
+    annealing: Annealing = DEFAULT_ANNEALING,
+    *,
+    settle: int = 100,
+    draw_shared: bool = False,
+    memory: int = MEMORY,
+    compile: When = "auto",
+    progress: bool = True,
+) -> Bracket:
+    """log p(x) of real data from below, and from chains run back from where those had ended.
+
+    The lower side is the bound of `annealed_evidence`. The other one would be an upper bound if
+    the chains that are run back began at exact draws of the posterior; they begin at draws of a
+    long Hamiltonian chain instead, so it is none, and the width tells agreement rather than
+    error: a mode that no chain has found is missing on both sides.
+
+    Args:
+        pair: the pair, with continuous local latents; nothing of it is changed.
+        data: a tensor ``(N, *event)``, a ``Dataset`` or a loader.
+        annealing: how the path is walked.
+        settle: further transitions at the posterior before the way back.
+        draw_shared: condition shared latents on a draw of their guide rather than its mean.
+        memory: budget for what is computed at once, bytes.
+        compile: "auto" to compile the gradients once that will pay, True at once, False never.
+        progress: whether to show a bar.
+
+    Raises:
+        ValueError: if a latent is discrete, or a path cannot start at such a guide.
+    """
+    require_pair(pair)
+    _require(annealing)
+    began = time.perf_counter()
+    with evaluating(pair):
+        x, index = first_batch(pair, data)
+        model, guide, given = conditioned(pair, x, index, draw_shared)
+        coordinates = Coordinates(model, guide, x, index)
+        length = 2 * annealing.temperatures + settle
+        batches = _annealers(pair, coordinates, data, annealing, length, memory, compile, progress)
+        lower, upper = [], []
+        for annealer, path, _, tick in batches:
+            log_weight, ends = annealer.forward(path, tick)
+            ends = annealer.settled(path, ends, settle, tick)
+            lower.append(_lower(log_weight))
+            upper.append(_upper(annealer.reverse(path, ends, tick))._replace(bound="none"))
+    sides = [concatenate(side)._replace(given=given) for side in (lower, upper)]
+    return Bracket(*sides, time.perf_counter() - began)

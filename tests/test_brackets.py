@@ -7,7 +7,7 @@ from torch.testing import assert_close
 
 from bayesvae import ais
 from bayesvae.ais import Annealing
-from bayesvae.brackets import annealed_evidence, bracket
+from bayesvae.brackets import annealed_evidence, bracket, sandwich
 from bayesvae.proposals import GUIDE, PRIOR
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
@@ -63,6 +63,18 @@ def test_data_drawn_for_a_bracket_come_from_the_model():
     apart = (found.x - model.loc).T @ (found.x - model.loc) / 4000 - exact
     scale = exact.diagonal().sqrt()
     assert (apart / (scale[:, None] * scale)).abs().max() < 5 * (2 / 4000) ** 0.5
+
+
+def test_real_data_are_sandwiched_without_the_claim_of_an_upper_bound():
+    model = rotated()
+    x = drawn(model, 100)
+    settings = Annealing(temperatures=30, leapfrogs=3, chains=4, pilot=10)
+    found = sandwich(shifted(model), x, settings, settle=50, progress=False)
+    assert (found.lower.bound, found.upper.bound) == ("lower", "none")
+    assert (found.lower.value - model.log_evidence(x)).mean().abs() < 0.05
+    assert found.width.mean().abs() < 0.05
+    assert "no bound" in str(found)
+    assert "drawn from the model" not in str(found)
 
 
 def test_one_temperature_from_the_guide_is_importance_sampling():
