@@ -15,6 +15,7 @@ from bayesvae import (
     plots,
     priors,
     proposals,
+    rulers,
 )
 from bayesvae.ais import Annealing
 from bayesvae.brackets import annealed_evidence, bracket, sandwich
@@ -57,5 +58,6 @@ __all__ = [
     "plots",
     "priors",
     "proposals",
+    "rulers",
     "sandwich",
 ]

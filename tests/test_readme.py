@@ -13,7 +13,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 @pytest.mark.usefixtures("_float64_and_seed")
 @pytest.mark.filterwarnings("ignore:k-hat:UserWarning")
-@pytest.mark.parametrize("block", BLOCKS[:3], ids=["fifteen lines", "own pair", "svi"])
+@pytest.mark.parametrize("block", BLOCKS[:4], ids=["fifteen lines", "own pair", "svi", "sides"])
 def test_the_code_of_the_readme_runs(block, tmp_path, monkeypatch, capsys):
     torch.set_default_dtype(torch.float32)
     monkeypatch.chdir(tmp_path)
