@@ -19,7 +19,7 @@ def test_the_code_of_the_readme_runs(block, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     short = block.replace("epochs=200", "epochs=2").replace("[:300]", "[:8]")
     exec(compile(short, "README.md", "exec"), {})
-    assert re.search("amortization gap|log-density|loss", capsys.readouterr().out)
+    assert re.search("amortization gap|log-density|loss|width", capsys.readouterr().out)
 
 
 def test_every_picture_and_notebook_that_is_shown_is_there():
