@@ -4,6 +4,7 @@ Functions take arrays and give axes or figures.  Figures are not pyplot's: nothi
 display needed.
 """
 
+from bayesvae.plots.calibration import RankCurves, calibration_figure
 from bayesvae.plots.curves import path_changes, training_curve
 from bayesvae.plots.decoded import decoded_grid, interpolations, traversals
 from bayesvae.plots.images import drawable, reconstructions, samples
@@ -15,7 +16,9 @@ from bayesvae.plots.tables import columns, reconstructed_columns
 
 __all__ = [
     "GapRow",
+    "RankCurves",
     "Values",
+    "calibration_figure",
     "columns",
     "decoded_grid",
     "drawable",
