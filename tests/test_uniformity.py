@@ -106,8 +106,10 @@ def test_chances_of_a_walk_are_those_of_all_walks_enumerated():
     assert_close(symmetry_p_values(ranks.T, draws), exact, **EXACT)
 
 
-def test_ranks_in_the_very_middle_are_no_evidence_of_asymmetry():
-    assert symmetry_p_values(torch.full((60, 1), 50), 100).item() == 1
+def test_ranks_in_the_very_middle_say_nothing_of_symmetry():
+    ranks = torch.cat([torch.full((50, 1), 50), torch.zeros(6, 1, dtype=torch.long)])
+    assert symmetry_p_values(ranks[:50], 100).item() == 1
+    assert symmetry_p_values(ranks, 100).item() == pytest.approx(2 * 0.5**6)
 
 
 @pytest.mark.parametrize(("shift", "scatter"), [(0.0, 1.0), (0.4, 1.0), (-0.3, 0.6), (0.2, 1.5)])
