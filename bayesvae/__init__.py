@@ -19,6 +19,7 @@ from bayesvae import (
 )
 from bayesvae.ais import Annealing
 from bayesvae.brackets import annealed_evidence, bracket, sandwich
+from bayesvae.calibration import calibrate
 from bayesvae.check import check_pair
 from bayesvae.compiled import CompileError
 from bayesvae.densities import LogJoint
@@ -41,6 +42,7 @@ __all__ = [
     "annealed_evidence",
     "baselines",
     "bracket",
+    "calibrate",
     "chains",
     "check_pair",
     "compare",

@@ -122,6 +122,7 @@ def test_a_loss_that_is_not_finite_stops_a_compiled_fit_before_it_reaches_the_pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["guide Amortized full", "by hand, Pyro's tutorial"])
+@pytest.mark.filterwarnings("ignore:k-hat:UserWarning")
 def test_evaluators_give_the_same_numbers_compiled(name):
     results = []
     for compile in (False, True):
