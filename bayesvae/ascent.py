@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
+from pyro.distributions.torch_distribution import MaskedDistribution
 from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.optim import Adam
@@ -29,8 +30,10 @@ class Ascent(NamedTuple):
         decay: factor between stages.
         stages: how many step sizes are run through.
         window: steps between two looks at the bound, on the same noise.
-        tolerance: a stage ends when a window gains less, nats per datum.
+        tolerance: a window that gains less over the best look before it is lost, nats per datum.
         windows: at most so many a stage.
+        patience: a stage ends after so many windows lost in a row; wide families, whose gains are
+            slow and uneven, need more than one.
     """
 
     particles: int = 8
@@ -40,6 +43,7 @@ class Ascent(NamedTuple):
     window: int = 50
     tolerance: float = 5e-3
     windows: int = 20
+    patience: int = 1
 
 
 DEFAULT_ASCENT = Ascent()
@@ -67,12 +71,33 @@ QOfRows = Callable[..., Distribution]
 """q_lambda of rows ``(B, size)`` and the same."""
 
 
-def draw_log_weight(
-    log_joint: Callable[[Tensor], Tensor], q: Distribution, scored: Distribution, particles: int
+def pathwise_mean(
+    integrand: Callable[[Tensor], Tensor], q: Distribution, particles: int
 ) -> Tensor:
-    """Log-weights ``(K, B)`` of reparameterised draws of q, scored under ``scored``."""
-    u = q.rsample((particles,))
-    return log_joint(u) - scored.log_prob(u)
+    """An unbiased estimate of E_q f, differentiable in what makes q.
+
+    A distribution may offer ``weighted_rsample(particles)``, draws ``(K, B, d)`` and weights
+    ``(K, B)`` that sum to one over K and carry a gradient as well (see
+    `bayesvae.families.mixture`); else the mean of ``rsample`` is taken.
+
+    Args:
+        integrand: f, ``(K, B, d)`` to ``(K, B)``.
+        q: batch shape ``(B,)``.
+        particles: draws a datum.
+
+    Returns:
+        ``(B,)``.
+
+    Example:
+        >>> q = torch.distributions.Normal(torch.zeros(3, 2), 1.0)
+        >>> pathwise_mean(lambda u: u.sum(-1), q, particles=5).shape
+        torch.Size([3])
+    """
+    unmasked = q.base_dist if isinstance(q, MaskedDistribution) else q
+    if not hasattr(unmasked, "weighted_rsample"):
+        return integrand(q.rsample((particles,))).mean(0)
+    u, weights = unmasked.weighted_rsample(particles)
+    return (weights * integrand(u)).sum(0)
 
 
 class Ascender:
@@ -132,12 +157,14 @@ class Ascender:
         before, movement = value(), torch.tensor(torch.inf)
         for stage in range(self.ascent.stages):
             _begin(optimizer, self.ascent.rate * self.ascent.decay**stage)
+            best, lost = before, 0
             for _ in range(self.ascent.windows):
                 for _ in range(self.ascent.window):
                     step(*context)
                 after = value()
-                movement, before = after - before, after
-                if movement < self.ascent.tolerance:
+                lost = lost + 1 if after - best < self.ascent.tolerance else 0
+                movement, before, best = after - before, after, torch.maximum(best, after)
+                if lost >= self.ascent.patience:
                     break
         seconds = time.perf_counter() - start
         return Optimum(moving.detach().clone(), movement.item(), seconds)
@@ -145,7 +172,8 @@ class Ascender:
     def better_start(self, rows: Tensor, *context: Any) -> Tensor:
         """For each datum the row with the highest bound, among candidates ``(S, B, size)``."""
         with torch.no_grad():
-            values = torch.stack([self._weights(each, context, LOOK).mean(0) for each in rows])
+            candidates = [self.q_of(each, *context) for each in rows]
+            values = torch.stack([self._bounds(q, q, context, LOOK) for q in candidates])
         best = values.argmax(0)
         return rows.gather(0, best[None, :, None].expand(1, *rows.shape[1:]))[0]
 
@@ -153,12 +181,17 @@ class Ascender:
         """About how many steps or looks all batches will take; three windows a stage are usual."""
         return None if self.batches is None else 3 * self.batches * self.ascent.stages * window
 
-    def _weights(self, rows: Tensor, context: tuple, particles: int) -> Tensor:
-        q = self.q_of(rows, *context)
-        return draw_log_weight(lambda u: self.log_joint(u, *context), q, q, particles)
+    def _bounds(
+        self, q: Distribution, scored: Distribution, context: tuple, particles: int
+    ) -> Tensor:
+        """Estimates of L[q] for each datum, ``(B,)``, with log q taken from ``scored``."""
+        return pathwise_mean(
+            lambda u: self.log_joint(u, *context) - scored.log_prob(u), q, particles
+        )
 
     def _bound(self, rows: Tensor, *context: Any) -> list[Tensor]:
-        return [self._weights(rows, context, self.look).mean()]
+        q = self.q_of(rows, *context)
+        return [self._bounds(q, q, context, self.look).mean()]
 
     def _steps(self, rows: Tensor) -> tuple[nn.Parameter, Adam, Step]:
         """The rows that move, their optimiser and its step: the same for batches of one size."""
@@ -167,10 +200,7 @@ class Ascender:
 
             def loss(*context: Any) -> Tensor:
                 q, fixed = self.q_of(moving, *context), self.q_of(moving.detach(), *context)
-                terms = draw_log_weight(
-                    lambda u: self.log_joint(u, *context), q, fixed, self.ascent.particles
-                )
-                return -terms.mean(0).sum()
+                return -self._bounds(q, fixed, context, self.ascent.particles).sum()
 
             optimizer = Adam([moving])
             step = Step(

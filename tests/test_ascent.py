@@ -3,9 +3,10 @@
 import pyro.distributions as dist
 import pytest
 import torch
+from torch.testing import assert_close
 
 from bayesvae import families
-from bayesvae.ascent import Ascender, Ascent
+from bayesvae.ascent import Ascender, Ascent, pathwise_mean
 
 
 def target():
@@ -65,3 +66,70 @@ def test_ascent_ends_on_short_steps_and_so_nearer_to_the_optimum_than_its_first_
         off.append(((squares + cross) / 2 - scale.log().sum(-1)).mean())
     lowest = 1 - best.stddev.log().sum()
     assert off[1] - lowest < 0.3 * (off[0] - lowest)
+
+
+class TwoPoints:
+    """A distribution with weights of its own: 0 and 1, with probabilities 1 - p and p."""
+
+    def __init__(self, p):
+        self.p = p
+
+    def weighted_rsample(self, particles):
+        u = torch.tensor([0.0, 1.0])[:, None, None].expand(2, len(self.p), 1)
+        return u, torch.stack([1 - self.p, self.p])
+
+
+def test_weighted_draws_are_taken_with_their_weights_and_gradients():
+    p = torch.tensor([0.2, 0.7, 0.5], requires_grad=True)
+    mean = pathwise_mean(lambda u: u[..., 0] * 3 + 1, TwoPoints(p), 1)
+    assert_close(mean, 3 * p + 1)
+    (slope,) = torch.autograd.grad(mean.sum(), p)
+    assert_close(slope, torch.full_like(p, 3.0))
+
+
+@pytest.mark.parametrize("name", ["MultivariateNormal", "NormalMixture"])
+def test_rows_of_data_that_are_masked_out_stay_and_the_others_find_their_optimum(name):
+    p, log_joint = target()
+    mask = torch.tensor([True, False, True])
+    family = getattr(families, name)(2)
+    start = family.rows(dist.Normal(torch.zeros(3, 2), 1.0).to_event(1))
+
+    def q_of(rows):
+        return family(rows).mask(mask)
+
+    found = Ascender(lambda u: log_joint(u) * mask, q_of, Ascent())(start).rows
+    assert_close(found[1], start[1], rtol=0, atol=0)
+    u = p.sample((4000,)).unsqueeze(1)
+    missed = (p.log_prob(u) - family(found).log_prob(u)).mean(0)
+    assert (missed[[0, 2]] < 0.03).all()
+    assert missed[1] > 0.3
+
+
+@pytest.mark.parametrize(("patience", "windows"), [(1, 1), (3, 3)])
+def test_a_stage_ends_after_so_many_windows_without_gain_in_a_row(patience, windows):
+    p, log_joint = target()
+    looks = []
+
+    def counted(u):
+        looks.append(len(u))
+        return log_joint(u)
+
+    family = families.MultivariateNormal(2)
+    ascent = Ascent(particles=3, rate=1e-12, window=4, stages=2, patience=patience)
+    Ascender(counted, family, ascent, look=5, compile=False)(family.rows(p).expand(3, -1))
+    assert looks.count(3) == 2 * windows * 4
+    assert looks.count(5) == 2 * windows + 1
+
+
+def test_a_window_lost_after_a_gain_is_the_first_one_again():
+    """Catches a count that is not set back, and gains over anything but the best look."""
+    values = iter([0.0, -1.0, -0.5, 2.0, 1.0, 1.5, 1.9, 9.0])
+
+    def scripted(u):
+        return (u * 0).sum(-1) + (next(values) if len(u) == 5 else 0.0)
+
+    family = families.Normal(1)
+    ascent = Ascent(particles=3, rate=1e-12, window=1, stages=1, patience=3)
+    found = Ascender(scripted, family, ascent, look=5, compile=False)(torch.zeros(2, 2))
+    assert next(values) == 9.0
+    assert found.movement == pytest.approx(0.4)
