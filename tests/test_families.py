@@ -3,14 +3,11 @@
 import pyro.distributions as dist
 import pytest
 import torch
-from rulers import covariance
+from torch.testing import assert_close
 
 from bayesvae import distributions, families
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
-
-
-FAMILIES = {"Normal": families.Normal, "MultivariateNormal": families.MultivariateNormal}
 LEADING = [(), (4,), (2, 3)]
 
 
@@ -23,7 +20,36 @@ def full(scale):
     return dist.MultivariateNormal(torch.randn_like(scale), scale_tril=tril + scale.diag_embed())
 
 
-MEMBERS = {"Normal": diagonal, "MultivariateNormal": full}
+def low_rank(scale):
+    factor = scale.unsqueeze(-1) * torch.randn(*scale.shape, 4)
+    return dist.LowRankMultivariateNormal(torch.randn_like(scale), factor, scale.square())
+
+
+def of_rows(name):
+    """Members of families that have distributions of their own, about as wide as a scale."""
+
+    def member(scale):
+        family = FAMILIES[name](scale.shape[-1])
+        rows = family.rows(diagonal(scale))
+        return family(rows + torch.randn_like(rows) * rows.abs().clamp_max(0.3))
+
+    return member
+
+
+FAMILIES = {
+    "Normal": families.Normal,
+    "MultivariateNormal": families.MultivariateNormal,
+    "LowRankNormal": families.LowRankNormal,
+    "NormalMixture": families.NormalMixture,
+    "Flow": families.Flow,
+}
+MEMBERS = {
+    "Normal": diagonal,
+    "MultivariateNormal": full,
+    "LowRankNormal": low_rank,
+    "NormalMixture": of_rows("NormalMixture"),
+    "Flow": of_rows("Flow"),
+}
 
 
 @pytest.mark.parametrize("leading", LEADING)
@@ -33,10 +59,10 @@ def test_rows_give_a_member_back_with_scales_from_tiny_to_huge(name, leading):
     family, q = FAMILIES[name](3), MEMBERS[name](scale)
     rows = family.rows(q)
     assert rows.shape == (*leading, family.size)
-    torch.testing.assert_close(family(rows).mean, q.mean, **EXACT)
-    relative = covariance(family(rows)) / (scale.unsqueeze(-1) * scale.unsqueeze(-2))
-    expected = covariance(q) / (scale.unsqueeze(-1) * scale.unsqueeze(-2))
-    torch.testing.assert_close(relative, expected, **EXACT)
+    u = q.sample((20,))
+    assert_close(family(rows).log_prob(u), q.log_prob(u), rtol=1e-8, atol=1e-8)
+    assert_close(family(rows).mean, q.mean, **EXACT)
+    assert_close(family(rows).stddev / scale, q.stddev / scale, **EXACT)
 
 
 @pytest.mark.parametrize("leading", LEADING)
@@ -46,13 +72,15 @@ def test_distributions_give_their_rows_back(name, leading):
     rows = torch.randn(*leading, family.size)
     assert family(rows).batch_shape == leading
     assert family(rows).event_shape == (3,)
-    torch.testing.assert_close(family.rows(family(rows)), rows, **EXACT)
+    assert_close(family.rows(family(rows)), rows, **EXACT)
 
 
-def test_full_covariance_takes_a_diagonal_normal_over_exactly():
-    q = diagonal(torch.rand(4, 3) + 0.1)
+def test_full_covariance_takes_other_normals_over_exactly():
+    scale = torch.rand(4, 3) + 0.1
     taken = families.MultivariateNormal(3)
-    torch.testing.assert_close(covariance(taken(taken.rows(q))), covariance(q), **EXACT)
+    for q, expected in ((diagonal(scale), scale.square().diag_embed()), (low_rank(scale), None)):
+        expected = q.covariance_matrix if expected is None else expected
+        assert_close(taken(taken.rows(q)).covariance_matrix, expected, **EXACT)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -61,8 +89,8 @@ def test_rows_of_another_distribution_match_its_mean_and_variances(name):
     for q in (full(torch.tensor([0.5, 2.0])), dist.Gamma(torch.tensor([2.0, 3.0]), 4.0)):
         q = q if q.event_shape else q.to_event(1)
         taken = family(family.rows(q))
-        torch.testing.assert_close(taken.mean, q.mean, **EXACT)
-        torch.testing.assert_close(taken.variance, q.variance, **EXACT)
+        assert_close(taken.mean, q.mean, **EXACT)
+        assert_close(taken.variance, q.variance, **EXACT)
 
 
 @pytest.mark.parametrize("dim", [1, 2, 4])
@@ -73,17 +101,25 @@ def test_cholesky_factor_is_scales_times_unit_triangle_filled_by_rows(dim):
         scale, below = families.positive(row[dim : 2 * dim]), iter(row[2 * dim :])
         for i in range(dim):
             entries = [scale[i] * next(below) for _ in range(i)] + [scale[i]]
-            torch.testing.assert_close(tril[i, : i + 1], torch.stack(entries), **EXACT)
+            assert_close(tril[i, : i + 1], torch.stack(entries), **EXACT)
             assert not tril[i, i + 1 :].any()
         assert next(below, None) is None
     assert (torch.linalg.eigvalsh(family(rows).covariance_matrix) > 0).all()
 
 
-@pytest.mark.parametrize(
-    ("name", "sizes"), [("Normal", (2, 4, 6)), ("MultivariateNormal", (2, 5, 9))]
-)
-def test_size_counts_the_numbers_of_a_row(name, sizes):
-    assert tuple(FAMILIES[name](dim).size for dim in (1, 2, 3)) == sizes
+SIZES = {
+    "Normal": (2, 4, 6),
+    "MultivariateNormal": (2, 5, 9),
+    "LowRankNormal": (6, 12, 18),
+    "NormalMixture": (48, 80, 112),
+    # Normal, spline, then 16 hidden units: (kept + 1) 16 + 17 outputs, two couplings of each half.
+    "Flow": (2 + 11, 5 + 22 + 4 * 66, 9 + 33 + 2 * (32 + 17 * 4) + 2 * (48 + 17 * 2)),
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_size_counts_the_numbers_of_a_row(name):
+    assert tuple(FAMILIES[name](dim).size for dim in (1, 2, 3)) == SIZES[name]
 
 
 def test_families_contain_their_own_kind_and_no_other_dim():
@@ -101,14 +137,37 @@ def test_families_contain_their_own_kind_and_no_other_dim():
     assert not full_covariance.contains(plain)
     assert not normal.contains(full(one))
     assert not families.MultivariateNormal(3).contains(full(one))
+    low = families.LowRankNormal(2)
+    assert low.contains(low_rank(one))
+    assert not full_covariance.contains(low_rank(one))
+    assert not low.contains(full(one))
+    assert not families.LowRankNormal(2, rank=3).contains(low_rank(one))
+    assert not families.LowRankNormal(3).contains(low_rank(one))
+
+
+@pytest.mark.parametrize(
+    ("family", "others"),
+    [
+        (families.NormalMixture(2), [families.NormalMixture(3), families.NormalMixture(2, 4)]),
+        (families.Flow(2), [families.Flow(3), families.Flow(2, bins=3), families.Normal(2)]),
+    ],
+)
+def test_a_family_contains_what_its_own_rows_make_and_not_what_others_make(family, others):
+    q = family(torch.randn(5, family.size))
+    assert family.contains(q)
+    assert family.contains(distributions.pyro_ready(q))
+    assert not any(other.contains(q) for other in others)
+    assert not family.contains(diagonal(torch.ones(5, 2)))
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_no_entry_of_a_row_is_without_gradient(name):
     family = FAMILIES[name](3)
     rows = torch.randn(2, family.size, requires_grad=True)
-    (density,) = torch.autograd.grad(family(rows).log_prob(torch.randn(3)).sum(), rows)
-    (path,) = torch.autograd.grad(family(rows).rsample().square().sum(), rows)
+    points, weights = 2 * torch.randn(300, 1, 3), torch.randn(3)
+    (density,) = torch.autograd.grad(family(rows).log_prob(points).sum(), rows)
+    cubes = family(rows).rsample((300,)) ** 3 @ weights
+    (path,) = torch.autograd.grad(cubes.sum(), rows)
     assert (density != 0).all()
     assert (path != 0).all()
 
@@ -118,14 +177,13 @@ def test_rows_keep_their_dtype_and_not_the_default_one(name):
     family = FAMILIES[name](3)
     q = family(torch.randn(2, family.size, dtype=torch.float32))
     assert q.rsample().dtype == torch.float32
+    assert q.log_prob(q.sample()).dtype == torch.float32
     assert family.rows(q).dtype == torch.float32
 
 
 def test_scales_invert_and_stay_above_their_floor():
     scale = torch.logspace(-5, 3, 50)
-    torch.testing.assert_close(
-        families.positive(families.raw_of(scale)), scale, rtol=1e-10, atol=0
-    )
+    assert_close(families.positive(families.raw_of(scale)), scale, rtol=1e-10, atol=0)
     assert (families.positive(torch.tensor([-1e4, -40.0])) >= families.SCALE_FLOOR).all()
     assert torch.isfinite(families.raw_of(torch.tensor([0.0, families.SCALE_FLOOR]))).all()
 
@@ -133,7 +191,7 @@ def test_scales_invert_and_stay_above_their_floor():
 def test_pyro_ready_wraps_plain_torch_and_leaves_pyro_alone():
     plain = torch.distributions.Normal(torch.zeros(3), 1.0)
     ready = distributions.pyro_ready(plain)
-    torch.testing.assert_close(ready.log_prob(torch.ones(3)), plain.log_prob(torch.ones(3)))
+    assert_close(ready.log_prob(torch.ones(3)), plain.log_prob(torch.ones(3)))
     assert hasattr(ready, "mask")
     pyros = dist.Normal(0.0, 1.0)
     assert distributions.pyro_ready(pyros) is pyros

@@ -1,19 +1,5 @@
-"""Variational families: a row of unconstrained numbers lambda becomes a distribution q_lambda(z).
+"""Normals with diagonal and with full covariance."""
 
-How lambda is found is another matter (see `bayesvae.guides`): the same family object serves a
-network, a free row a datum, and the optimiser that measures what a network loses.  A family is any
-object with
-
-    ``size``               how many numbers make a row;
-    ``family(rows)``       rows ``(*, size)`` to a distribution over z, batch shape ``(*)``;
-    ``family.rows(q)``     rows that give q, or the member that shares its moments;
-    ``family.contains(q)`` whether q is a member (so that ``rows`` is exact).
-
-Scales are softplus(raw) + 1e-6: like exp for the small scales of a sharp posterior, tame for
-large.
-"""
-
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -21,43 +7,9 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
-from torch.nn.functional import softplus
 
 from bayesvae.distributions import innermost
-
-SCALE_FLOOR = 1e-6
-
-
-class Family(ABC):
-    """What a variational family has to offer; any object that does will serve."""
-
-    @property
-    @abstractmethod
-    def size(self) -> int:
-        """How many numbers make a row."""
-
-    @abstractmethod
-    def __call__(self, rows: Tensor) -> Distribution:
-        """Rows ``(*, size)`` to a distribution with batch shape ``(*)``."""
-
-    @abstractmethod
-    def rows(self, distribution: Distribution) -> Tensor:
-        """Rows ``(*, size)`` of the member equal to, or moment-matched with, a distribution."""
-
-    @abstractmethod
-    def contains(self, distribution: Distribution) -> bool:
-        """Whether a distribution is a member of the family."""
-
-
-def positive(raw: Tensor) -> Tensor:
-    """softplus(raw) + 1e-6, elementwise: a scale or rate from an unconstrained number."""
-    return softplus(raw) + SCALE_FLOOR
-
-
-def raw_of(scale: Tensor) -> Tensor:
-    """The inverse of `positive`, elementwise; scales at or below the floor become tiny ones."""
-    above = (scale - SCALE_FLOOR).clamp_min(torch.finfo(scale.dtype).tiny)
-    return above + torch.log(-torch.expm1(-above))
+from bayesvae.families.base import Family, positive, raw_of
 
 
 @dataclass(frozen=True)
@@ -70,6 +22,7 @@ class Normal(Family):
         dim: d, the number of latents of a datum.
 
     Example:
+        >>> import torch
         >>> Normal(3)(torch.zeros(5, 6)).event_shape
         torch.Size([3])
     """
@@ -97,6 +50,12 @@ class Normal(Family):
         )
 
 
+_CORRELATED = (
+    torch.distributions.MultivariateNormal,
+    torch.distributions.LowRankMultivariateNormal,
+)
+
+
 @lru_cache
 def _places(dim: int, device: torch.device) -> Tensor:
     """Where in (entries of A, 0, 1) each entry of I + A is found, ``(d, d)``."""
@@ -118,6 +77,7 @@ class MultivariateNormal(Family):
         dim: d, the number of latents of a datum.
 
     Example:
+        >>> import torch
         >>> MultivariateNormal(3)(torch.zeros(5, 9)).scale_tril.shape
         torch.Size([5, 3, 3])
     """
@@ -140,10 +100,10 @@ class MultivariateNormal(Family):
     def rows(self, distribution: Distribution) -> Tensor:
         """Rows with the mean and covariance of a distribution over ``(d,)``.
 
-        Distributions other than multivariate normals give their variances alone.
+        Distributions other than normals with correlations give their variances alone.
         """
         base = innermost(distribution)
-        if isinstance(base, torch.distributions.MultivariateNormal):
+        if isinstance(base, _CORRELATED):
             tril = base.scale_tril
         else:
             tril = torch.diag_embed(distribution.stddev)
