@@ -87,6 +87,14 @@ def test_weighted_draws_are_taken_with_their_weights_and_gradients():
     assert_close(slope, torch.full_like(p, 3.0))
 
 
+def test_a_mask_leaves_weighted_draws_as_they_are():
+    family, numbers = families.NormalMixture(2, components=4), []
+    q = family(torch.zeros(3, family.size)).mask(torch.tensor([True, False, True]))
+    mean = pathwise_mean(lambda u: numbers.append(len(u)) or u.sum(-1) * 0 + 5, q, 1)
+    assert numbers == [4]
+    assert_close(mean, torch.full((3,), 5.0))
+
+
 @pytest.mark.parametrize("name", ["MultivariateNormal", "NormalMixture"])
 def test_rows_of_data_that_are_masked_out_stay_and_the_others_find_their_optimum(name):
     p, log_joint = target()

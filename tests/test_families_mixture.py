@@ -132,15 +132,37 @@ def test_draws_keep_their_conditional_distribution_functions_when_parameters_mov
     assert_close(second, (ahead - 2 * u + behind) / small**2, rtol=1e-3, atol=1e-3)
 
 
-def test_tails_have_derivatives_in_float32_too():
-    """Catches a distribution function that is rounded to one where it is divided by."""
-    logits, loc = torch.zeros(2, dtype=torch.float32), torch.zeros(2, 2, dtype=torch.float32)
-    loc.requires_grad_()
-    q = MixtureOfNormals(logits, loc, torch.ones_like(loc))
-    far = torch.full((2,), 6.0, dtype=torch.float32)
-    for u in (far, -far):
-        (slope,) = torch.autograd.grad(q._moving(u).sum(), loc)
-        assert_close(slope, torch.full_like(slope, 0.5), rtol=1e-3, atol=0)
+def test_draws_of_several_latents_move_with_all_that_came_before():
+    """F_i(u_i | u_1 ... u_{i-1}) keeps its value to second order; catches a slope left out."""
+    logits, loc, scale = torch.randn(3), torch.randn(3, 4), torch.rand(3, 4) + 0.3
+    ways = [torch.randn_like(each) for each in (logits, loc, scale)]
+    step = torch.zeros((), requires_grad=True)
+    moved = (p + step * w for p, w in zip((logits, loc, scale), ways, strict=True))
+    q = MixtureOfNormals(*moved)
+    u, given = q.rsample((50,)), q.probs.expand(50, 3)
+    for i in range(4):
+        normals = dist.Normal(q.loc[:, i], q.scale[:, i])
+        here = u[:, i : i + 1]
+        reached = (given * normals.cdf(here)).sum(-1) / given.sum(-1)
+        (first,) = torch.autograd.grad(reached @ torch.randn(50), step, create_graph=True)
+        (second,) = torch.autograd.grad(first, step, retain_graph=True)
+        assert_close(torch.stack([first, second]), torch.zeros(2), rtol=0, atol=1e-8)
+        given = given * normals.log_prob(here).exp()
+
+
+@pytest.mark.parametrize("side", [-1, 1])
+def test_tails_have_derivatives_in_float32_too(side):
+    """Catches a distribution function that is rounded to one where differences of it count."""
+    loc = torch.tensor([[0.0, 0.5], [0.3, -0.2]])
+    slopes = []
+    for dtype in (torch.float32, torch.float64):
+        given = [torch.zeros(2), loc, torch.tensor([[1.0, 1.0], [1.2, 0.9]])]
+        given = [each.to(dtype).requires_grad_() for each in given]
+        far = torch.full((2,), 6.5 * side, dtype=dtype)
+        draw = MixtureOfNormals(*given)._moving(far)
+        slopes.append(torch.autograd.grad(draw @ torch.tensor([1.0, 2.0], dtype=dtype), given))
+    for rough, fine in zip(*slopes, strict=True):
+        assert_close(rough.double(), fine, rtol=1e-3, atol=1e-5)
 
 
 def test_drawing_without_gradients_takes_the_same_draws():
