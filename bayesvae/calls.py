@@ -1,8 +1,10 @@
 """What tells one call from another: arguments, and the tensors that a program reads besides."""
 
+import numbers
 import operator
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from enum import Enum
 from itertools import chain
 from operator import is_
 from typing import Any
@@ -12,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from bayesvae.tracing import tree_flatten, tree_unflatten
+from bayesvae.tracing import Recorded, changes, tree_flatten, tree_unflatten
 
 _TENSOR, _NUMBER = object(), object()
 
@@ -22,8 +24,26 @@ def layout(tensor: Tensor) -> tuple:
     return (tensor.shape, tensor.dtype, tensor.device, tensor.requires_grad, tensor.stride())
 
 
-def taken_apart(args: tuple, kwargs: dict | None) -> tuple[list[Tensor], Any]:
-    """The tensors among the arguments, and a hashable account of all else."""
+_PLAIN = (numbers.Number, str, bytes, type, Enum, torch.dtype, torch.device, torch.Size)
+"""What cannot change while it is the same."""
+
+
+def is_plain(fixed: Any) -> bool:
+    """Whether all arguments but tensors are values, and not things with an inside."""
+    known = (None, _TENSOR, _NUMBER)
+    return all(isinstance(x, _PLAIN) or any(x is each for each in known) for x in fixed[1])
+
+
+def taken_apart(
+    args: tuple, kwargs: dict | None, double: Callable[[], bool] = lambda: False
+) -> tuple[list[Tensor], Any]:
+    """The tensors among the arguments, and an account of all else.
+
+    Args:
+        args: the arguments.
+        kwargs: those by name.
+        double: asked whether numbers are to be float64 though no argument is.
+    """
     leaves, spec = args, None
     if kwargs or any(isinstance(a, (list, tuple, dict)) for a in args):
         leaves, spec = tree_flatten((args, kwargs or {}))
@@ -33,17 +53,13 @@ def taken_apart(args: tuple, kwargs: dict | None) -> tuple[list[Tensor], Any]:
             tensors.append(leaf)
             fixed.append(_TENSOR)
         elif isinstance(leaf, float):
-            tensors.append(torch.tensor(float(leaf), dtype=_widest(leaves)))
+            wide = any(isinstance(t, Tensor) and t.dtype is torch.float64 for t in leaves)
+            dtype = torch.float64 if wide or double() else torch.get_default_dtype()
+            tensors.append(torch.tensor(float(leaf), dtype=dtype))
             fixed.append(_NUMBER)
         else:
             fixed.append(leaf)
     return tensors, (spec, tuple(fixed), tuple(map(type, fixed)))
-
-
-def _widest(leaves: Sequence[Any]) -> torch.dtype:
-    """The type of a number beside these arguments: float64 beside float64 data."""
-    double = any(isinstance(leaf, Tensor) and leaf.dtype is torch.float64 for leaf in leaves)
-    return torch.float64 if double else torch.get_default_dtype()
 
 
 def put_together(tensors: Sequence[Tensor], fixed: Any) -> tuple[tuple, dict]:
@@ -82,17 +98,55 @@ def alike(first: Sequence | None, second: Sequence | None) -> bool:
     return ours == theirs
 
 
+def homes(modules: Sequence[nn.Module]) -> Iterator[tuple[dict, str, Tensor]]:
+    """The tensors that modules hold, with the dict and the name that each is found by."""
+    for owner in chain.from_iterable((m._parameters, m._buffers, vars(m)) for m in modules):
+        for name, value in owner.items():
+            if isinstance(value, Tensor):
+                yield owner, name, value
+
+
 @contextmanager
-def unchanged(modules: Sequence[nn.Module]) -> Iterator[None]:
-    """Puts buffers back afterwards, such as the statistics that a layer keeps running."""
-    buffers = [b for m in modules for b in m._buffers.values() if b is not None]
-    before = [buffer.clone() for buffer in buffers]
+def unchanged(modules: Sequence[nn.Module]) -> Iterator[list[tuple[str, Tensor]]]:
+    """Puts back what is not trained, such as the statistics that a layer keeps running.
+
+    Yields a list that holds, in the end, the tensors that others took the place of, and their
+    names.
+    """
+    held, assigned = list(homes(modules)), []
+    copies = [None if value.requires_grad else value.clone() for _, _, value in held]
     try:
-        yield
+        yield assigned
     finally:
         with torch.no_grad():
-            for buffer, old in zip(buffers, before, strict=True):
-                buffer.copy_(old)
+            for (owner, name, value), copy in zip(held, copies, strict=True):
+                if owner.get(name) is not value:
+                    owner[name] = value
+                    assigned.append((name, value))
+                if copy is not None:
+                    value.copy_(copy)
+
+
+def effects(
+    recorded: Recorded, assigned: Sequence[tuple[str, Tensor]], modules: Sequence[nn.Module]
+) -> str:
+    """What a program changes that its record would not, in words; empty if nothing.
+
+    Args:
+        recorded: the record.
+        assigned: tensors that the program put others in the place of, and their names.
+        modules: those that hold tensors.
+    """
+    read = {id(tensor) for tensor in recorded.captured}
+    if lost := [name for name, tensor in assigned if id(tensor) in read]:
+        return f"the program puts another tensor in the place of {lost}; change it in place"
+    held = {id(tensor) for _, _, tensor in homes(modules)}
+    for tensor, place in changes(recorded):
+        if id(tensor) not in held:
+            return "the program changes a tensor that no module holds" + (
+                place and f", at {place}"
+            )
+    return ""
 
 
 class Watch:
@@ -124,6 +178,12 @@ class Watch:
         self._roots += [module for module in met if module not in known]
         self._look()
 
+    def double(self) -> bool:
+        """Whether the modules, or Pyro's store, hold float64 parameters."""
+        store = pyro.get_param_store()._params.values()
+        parameters = chain(_values(self._parameters_of), store)
+        return any(p is not None and p.dtype is torch.float64 for p in parameters)
+
     def _look(self) -> None:
         reached = (m for root in self._roots for m in root.modules())
         self.modules = list({id(m): m for m in reached}.values())
@@ -149,6 +209,7 @@ class Watch:
 
 
 _MODE = operator.itemgetter("training")
+_TRAINED = operator.attrgetter("requires_grad")
 
 
 def _values(dicts: Iterable[dict]) -> list:
@@ -163,24 +224,30 @@ class Reading:
     Args:
         captured: the tensors.
         modules: where they may be kept, beside Pyro's store; others are read as they are.
+        before: an earlier reading, which knows where some of them were kept.
 
     Attributes:
         kept: the tensors of the last call.
     """
 
-    def __init__(self, captured: Sequence[Tensor], modules: Sequence[nn.Module]) -> None:
-        homes = chain.from_iterable((m._parameters, m._buffers, vars(m)) for m in modules)
-        found = {
-            id(value): (owner, name)
-            for owner in (pyro.get_param_store()._params, *homes)
-            for name, value in owner.items()
-            if isinstance(value, Tensor)
-        }
+    def __init__(
+        self,
+        captured: Sequence[Tensor],
+        modules: Sequence[nn.Module],
+        before: "Reading | None" = None,
+    ) -> None:
+        store = pyro.get_param_store()._params
+        found = {id(value): (store, name) for name, value in store.items()}
+        found |= {id(value): (owner, name) for owner, name, value in homes(modules)}
+        found |= {} if before is None else before.places
         places = [found.get(id(tensor), ((tensor,), 0)) for tensor in captured]
+        self.places = dict(zip(map(id, captured), places, strict=True))
+        self._captured = list(captured)  # keeps these ids theirs
         self._owners, self._names = [list(each) for each in zip(*places, strict=True)] or ([], [])
         self.kept = list(captured)
         self._layouts = [layout(tensor) for tensor in captured]
         self._pointers = list(map(Tensor.data_ptr, captured))
+        self._trained = list(map(_TRAINED, captured))
 
     def found(self) -> list[Tensor]:
         """The tensors as they are now."""
@@ -191,7 +258,9 @@ class Reading:
         try:
             now = self.found()
             pointers = list(map(Tensor.data_ptr, now))
-        except (KeyError, TypeError):  # gone, or no tensor any more
+            if list(map(_TRAINED, now)) != self._trained:
+                return None
+        except (KeyError, TypeError, AttributeError):  # gone, or no tensor any more
             return None
         if pointers == self._pointers and all(map(is_, now, self.kept)):
             return now

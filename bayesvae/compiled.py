@@ -6,8 +6,7 @@ two are compared; only then is the record compiled and used.  So what Python dec
 call (a counter, a number drawn by ``random``) is found out before it can do harm, and once more
 each time the number of calls has doubled.
 
-Nothing is baked in that is a tensor: inputs, parameters, buffers and schedule values are read when
-the compiled code runs.
+Tensors are never baked in: inputs, parameters, buffers and schedule values are read at every run.
 """
 
 import statistics
@@ -28,6 +27,8 @@ from bayesvae.calls import (
     Watch,
     alike,
     difference,
+    effects,
+    is_plain,
     layout,
     put_together,
     taken_apart,
@@ -37,8 +38,7 @@ from bayesvae.entries import TRIAL, Entry, Outcome, Tail
 from bayesvae.tracing import Recorded
 
 When = Literal["auto"] | bool
-"""Whether to compile: "auto" where it pays; True at once, further shapes of inputs after many
-calls, and an error if it cannot be done; False never."""
+"""Compile "auto" where it pays, True at once (further shapes after many calls), False never."""
 
 EXPECTED_SECONDS = 15.0
 """What compiling a training step takes where nothing is known yet: 4 to 20 s, measured."""
@@ -48,8 +48,8 @@ GIVE_UP = 64
 """So many shapes that made place for others, and none compiled: it will not come to that."""
 SHAPES = 8
 """At most so many shapes of inputs are compiled, then further ones run as written."""
-TAILS = 3
-"""So many settings of an optimiser are compiled; then it steps as it is."""
+LAYOUTS, TAILS = 3, 3
+"""So many times other parameters may get a gradient, and an optimiser other settings."""
 MANY = 1000
 """Calls from which on a further shape is compiled where the first was to be at once."""
 
@@ -125,7 +125,7 @@ class Compiled:
         self.count += 1
         if self.when is False or am_i_wrapped():  # by handlers around this very call
             return self._as_written(args, kwargs)
-        tensors, fixed = taken_apart(args, kwargs)
+        tensors, fixed = taken_apart(args, kwargs, self._watch.double)
         entry, captured = self._entry(tensors, fixed)
         if entry is None:
             return self._as_written(args, kwargs)
@@ -203,9 +203,12 @@ class Compiled:
         kwargs: dict | None,
     ) -> Outcome:
         """A call as written, with a look at what may be made of it."""
-        recorded = None
+        recorded, captured = None, None
         if entry.head is not None:
-            captured = entry.head_reads.found()
+            captured = entry.head_reads.now()
+            if captured is None:  # of another kind than when it was recorded
+                entry.head = None
+        if captured is not None:
             with tracing.forked(captured), unchanged(self._watch.modules):
                 recorded = entry.head(*tensors, *captured)
         known = self._watch.whole
@@ -239,10 +242,8 @@ class Compiled:
             return first or entry.calls >= MANY
         if len(entry.seconds) < 5:
             return False
-        each = statistics.median(entry.seconds)
-        if self.calls_planned is None:
-            ahead = entry.calls  # as long again as it has been running
-        else:
+        each, ahead = statistics.median(entry.seconds), entry.calls  # as long again as so far
+        if self.calls_planned is not None:
             ahead = (self.calls_planned - self.count) * entry.calls / self.count
         return ahead * each * SAVED > max(_costs, default=EXPECTED_SECONDS)
 
@@ -256,9 +257,12 @@ class Compiled:
             positional, named = put_together(given, fixed)
             return self.function(*positional, **named)
 
+        if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
+            self._give_up("an argument asks for a gradient; pass it detached")
+            return None
         try:
-            with unchanged(self._watch.modules):
-                return tracing.record(flat, tensors)
+            with unchanged(self._watch.modules) as assigned:
+                recorded = tracing.record(flat, tensors)
         except Exception as error:
             cause = _first_line(error)
             if "get value out of a tracing tensor" in str(error):
@@ -266,6 +270,9 @@ class Compiled:
             place = tracing.place_of(error)
             self._give_up(f"{cause}, at {place}" if place else cause, error)
             return None
+        if reason := effects(recorded, assigned, self._watch.modules):
+            self._give_up(reason)
+        return None if reason else recorded
 
     def _compare(
         self,
@@ -279,10 +286,12 @@ class Compiled:
         if self.tail is not None and not outputs[0].isfinite():
             return
         if not alike(self._layout(), entry.layout):
-            self._give_up(
-                "other parameters get a gradient than in the step before; pass what changes as "
-                "an argument"
-            )
+            entry.head, entry.parted = None, entry.parted + 1
+            if entry.run is not None or entry.parted >= LAYOUTS:
+                self._give_up(
+                    "other parameters get a gradient than in the step before; pass what changes "
+                    "as an argument"
+                )
             return
         shown = self.tail.comparable if self.tail is not None else list
         apart = difference(shown(recorded), shown(outputs))
@@ -307,7 +316,7 @@ class Compiled:
             whole = tracing.chained(entry.head, tail)
             entry.signature = self.tail.signature()
         entry.tailed = tail is not None
-        entry.reads = Reading(whole.captured, self._watch.modules)
+        entry.reads = Reading(whole.captured, self._watch.modules, entry.head_reads)
         entry.run = tracing.compiled(whole, self.eager_random)
 
     def _give_up(self, reason: str, cause: BaseException | None = None) -> None:
@@ -334,6 +343,8 @@ class Compiled:
         try:
             entry = self._entries.get(key)
         except TypeError:
+            entry = None
+        if entry is None and not is_plain(fixed):
             self._give_up("an argument is neither a tensor nor a plain value; pass tensors")
             return None, None
         captured = None
@@ -365,7 +376,7 @@ class Compiled:
     def _new(self, key: Any) -> Entry | None:
         """A place for another shape, if need be that of the one seen least; None without any."""
         if len(self._entries) >= SHAPES:
-            waiting = {k: e.calls for k, e in self._entries.items() if e.run is None}
+            waiting = {k: e.calls for k, e in self._entries.items() if e.head is None}
             if not waiting:
                 return None
             del self._entries[min(waiting, key=waiting.get)]

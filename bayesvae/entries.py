@@ -48,6 +48,7 @@ class Entry:
         self.reads: Reading | None = None
         self.tailed = False
         self.tails = 0
+        self.parted = 0
         self.layout: Any = None
         self.signature: Any = None
         self.trial: list[float] = []

@@ -39,7 +39,7 @@ class _Networks(TorchFunctionMode):
     ) -> Any:
         if function not in _PRODUCTS:
             return function(*args, **(kwargs or {}))
-        before = args[0].dtype
+        before = next(t for t in (*args, *(kwargs or {}).values()) if isinstance(t, Tensor)).dtype
         rounded = [self._rounded(each) for each in args]
         named = {name: self._rounded(each) for name, each in (kwargs or {}).items()}
         return function(*rounded, **named).to(before)

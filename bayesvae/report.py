@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -164,21 +164,27 @@ class Comparison(NamedTuple):
     def _gaps(self) -> str:
         rows = []
         for name, split in self.splits.items():
-            if split.own is not None:
-                rows.append((name, "amortization gap", split.own, _number(split.amortization_gap)))
-            for family in split.bounds:
-                gap = _number(split.shortfall(family))
-                rows.append((name, "approximation gap", family, gap))
-            for family in split.bounds:
-                if family != split.own:
-                    gain = _number(split.improvement(family))
-                    rows.append((name, "improvement over the guide", family, gain))
-            rows.append((name, "log p(x) - L[q_phi]", "guide", _number(split.inference_gap)))
-        return _table(("split", "gap (paired)", "family", "nats per datum"), rows)
+            for kind, family, values in _gaps_of(split):
+                share = f"{100 * (values > 1).double().mean():.1f} %"
+                rows.append((name, kind, family, _number(values), share))
+        head = ("split", "gap (paired)", "family", "nats per datum", "above 1 nat")
+        return _table(head, rows)
 
     def _prices(self) -> str:
         rows = [(p.route, f"{p.seconds:.3g}", f"{p.parameters:,}") for p in self.prices]
         return _table(("route", "seconds per 1,000 data", "parameters for 1,000 data"), rows)
+
+
+def _gaps_of(split: Split) -> Iterator[tuple[str, str, Tensor]]:
+    """Every gap of a split: its kind, its family, and its values ``(N,)``."""
+    if split.own is not None:
+        yield "amortization gap", split.own, split.amortization_gap
+    for family in split.bounds:
+        yield "approximation gap", family, split.shortfall(family)
+    for family in split.bounds:
+        if family != split.own:
+            yield "improvement over the guide", family, split.improvement(family)
+    yield "log p(x) - L[q_phi]", "guide", split.inference_gap
 
 
 def _number(values: Tensor) -> str:

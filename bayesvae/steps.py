@@ -93,16 +93,21 @@ class Step:
         with torch.enable_grad(), _LookedUp(self.update.tables()) as rows:
             loss = self.loss(*args, **kwargs)
             leaves = [rows.of(p) if sparse else [p] for p, sparse in self.update.layout]
-            flat = [leaf for each in leaves for leaf in each]
-            gradients = iter(torch.autograd.grad(loss, flat, materialize_grads=True))
+            flat = [leaf for each in leaves for leaf in each if leaf.requires_grad]
+            given = torch.autograd.grad(loss, flat, materialize_grads=True)
+            of_leaf = dict(zip(map(id, flat), given, strict=True))
         outputs = [loss.detach()]
         for (parameter, sparse), each in zip(self.update.layout, leaves, strict=True):
-            found = [next(gradients) for _ in each]
+            # A frozen parameter that Pyro trained before gets a gradient of zeros from it.
+            found = [of_leaf.get(id(leaf), torch.zeros_like(leaf)) for leaf in each]
             if sparse:
                 outputs.append(torch.cat([index.flatten() for index in rows.indices(parameter)]))
                 found = [torch.cat([g.flatten(0, -2) for g in found])]
             outputs += found
         return outputs
+
+
+_EMBEDDING = ("input", "weight", "padding_idx", "max_norm", "norm_type", "scale_grad_by_freq")
 
 
 class _LookedUp(TorchFunctionMode):
@@ -116,10 +121,13 @@ class _LookedUp(TorchFunctionMode):
         self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
         if function is embedding and id(args[1]) in self._tables:
+            named = dict(zip(_EMBEDDING, args, strict=False)) | (kwargs or {})
+            if named.get("max_norm") is not None or named.get("scale_grad_by_freq"):
+                raise RuntimeError("a sparse table with max_norm or scale_grad_by_freq")
             index, table = args[:2]
             rows = table.detach()[index].requires_grad_()
             self._tables[id(table)].append((index, rows))
-            padding = (kwargs or {}).get("padding_idx", args[2] if len(args) > 2 else None)
+            padding = named.get("padding_idx")
             if padding is None:
                 return rows
             is_padding = (index == padding % len(table)).unsqueeze(-1)

@@ -118,7 +118,16 @@ class CompiledSVI:
         return told
 
     def update(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Takes a step and returns its loss as a tensor ``()``, which does not wait for a GPU."""
+        """Takes a step and returns its loss as a tensor ``()``, which does not wait for a GPU.
+
+        Raises:
+            RuntimeError: where gradients are switched off.
+        """
+        if not torch.is_grad_enabled():
+            raise RuntimeError(
+                "CompiledSVI takes steps by gradients, which are switched off here by "
+                "torch.no_grad or inference_mode. Step outside of them."
+            )
         return self._step(*args, **kwargs)
 
     def evaluate_loss(self, *args: Any, **kwargs: Any) -> float:

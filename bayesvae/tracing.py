@@ -123,6 +123,20 @@ def decided(predicate: Callable[[], bool]) -> bool:
         return predicate()
 
 
+def changes(recorded: Recorded) -> Iterator[tuple[Tensor, str]]:
+    """The captured tensors that a record changes, with the place in the program."""
+    nodes = [n for n in recorded.graph.graph.nodes if n.op == "placeholder"]
+    captured = dict(zip(nodes[recorded.inputs :], recorded.captured, strict=True))
+    for node in recorded.graph.graph.nodes:
+        schema = getattr(node.target, "_schema", None)
+        if schema is None or not schema.is_mutable:
+            continue
+        for argument, value in zip(schema.arguments, node.args, strict=False):
+            written = argument.alias_info is not None and argument.alias_info.is_write
+            if written and isinstance(value, Node) and value in captured:
+                yield captured[value], _named(_parsed(node.meta.get("stack_trace") or ""))
+
+
 def chained(first: Recorded, second: Recorded) -> Recorded:
     """One record that runs ``second`` on the outputs of ``first`` and further inputs of its own.
 

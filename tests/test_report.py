@@ -56,7 +56,10 @@ def test_errors_in_the_table_are_those_of_paired_differences():
     (line,) = [
         line for line in str(result).splitlines() if "amortization" in line and "train" in line
     ]
-    assert float(line.split("+- ")[1]) == pytest.approx(error, abs=1e-3)
+    shown, share = line.split("+- ")[1].split(maxsplit=1)
+    assert float(shown) == pytest.approx(error, abs=1e-3)
+    above = 100 * (split.amortization_gap > 1).double().mean().item()
+    assert float(share.removesuffix(" %")) == pytest.approx(above, abs=0.05)
     assert error < 0.2 * split.guide.mean()[1]
 
 

@@ -33,3 +33,4 @@ __all__ = [
 # Command lines and run folders name a family by its import path: the public one.
 for _part in (Family, Flow, LowRankNormal, MultivariateNormal, Normal, NormalMixture):
     _part.__module__ = __name__
+del _part
