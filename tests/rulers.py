@@ -145,3 +145,16 @@ def assert_same(before, after):
             old, new = list(old.values()), list(new.values())
         for a, b in zip(old, new, strict=True) if isinstance(old, list) else [(old, new)]:
             assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+
+
+def counts(x, index=None):
+    """rate ~ Gamma(2, 1.5), x ~ Poisson(rate): evidence and posterior are Gamma-Poisson's."""
+    with pyro.plate("data", len(x)):
+        rate = pyro.sample("rate", dist.Gamma(2.0, 1.5))
+        pyro.sample("x", dist.Poisson(rate), obs=x)
+
+
+def rates(x, index=None):
+    """A guide for `counts` that does not read them."""
+    with pyro.plate("data", len(x)):
+        pyro.sample("rate", dist.LogNormal(0.0, 1.0))

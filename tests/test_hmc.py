@@ -1,10 +1,9 @@
 """Hamiltonian Monte Carlo leaves densities as they are, finds their scales, and says where not."""
 
-import pyro
 import pytest
 import torch
 from pyro import distributions as dist
-from rulers import drawn, orthogonal, rotated, shifted, z_scores
+from rulers import counts, drawn, orthogonal, rates, rotated, shifted, z_scores
 from torch.testing import assert_close
 
 from bayesvae import Pair, chains, hmc
@@ -165,19 +164,8 @@ def test_the_memory_budget_changes_the_chunks_and_not_the_answer():
 
 
 def test_a_posterior_on_the_positive_numbers_is_found():
-    """Gamma and Poisson are conjugate."""
-
-    def model(x, index=None):
-        with pyro.plate("data", len(x)):
-            rate = pyro.sample("rate", dist.Gamma(2.0, 1.5))
-            pyro.sample("x", dist.Poisson(rate), obs=x)
-
-    def guide(x, index=None):
-        with pyro.plate("data", len(x)):
-            pyro.sample("rate", dist.LogNormal(0.0, 1.0))
-
     x = torch.tensor([0.0, 1.0, 4.0])
-    found = chains.sample(Pair(model, guide), x, draws=300, leapfrogs=4, progress=False)
+    found = chains.sample(Pair(counts, rates), x, draws=300, leapfrogs=4, progress=False)
     exact = dist.Gamma(2.0 + x, 2.5)
     error = (exact.variance / found.effective_sample_size).sqrt()
     assert ((found.draws["rate"].mean((0, 1)) - exact.mean) / error).abs().max() < 5

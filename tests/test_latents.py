@@ -7,7 +7,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
-from rulers import drawn, rotated, shifted
+from rulers import counts, drawn, rates, rotated, shifted
 from torch import nn
 from torch.testing import assert_close
 
@@ -109,19 +109,9 @@ def _stick_breaking(u):
 
 def test_a_density_in_one_dimension_integrates_to_the_evidence():
     """Without the Jacobian the integral over u would be another one."""
-
-    def model(x, index=None):
-        with pyro.plate("data", len(x)):
-            rate = pyro.sample("rate", dist.Gamma(2.0, 1.5))
-            pyro.sample("x", dist.Poisson(rate), obs=x)
-
-    def guide(x, index=None):
-        with pyro.plate("data", len(x)):
-            pyro.sample("rate", dist.LogNormal(0.0, 1.0))
-
     x = torch.tensor([0.0, 1.0, 4.0])
     u = torch.linspace(-12, 5, 4001)[:, None, None].expand(-1, 3, 1)
-    density = Coordinates(model, guide, x).at(u, x).log_joint
+    density = Coordinates(counts, rates, x).at(u, x).log_joint
     evidence = torch.trapezoid(density.exp(), u[..., 0], dim=0).log()
     exact = dist.GammaPoisson(2.0, 1.5).log_prob(x)
     assert_close(evidence, exact, rtol=0.0, atol=1e-8)
