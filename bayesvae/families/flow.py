@@ -244,8 +244,9 @@ class Flow(Family):
     """Normalizing flow: splines for each latent, couplings between them, and a full covariance.
 
     A row holds the numbers of a `MultivariateNormal`, the splines' and the networks' weights, so
-    it is long.  It takes more steps to optimise than a normal: give `compare` an ascent with a
-    smaller tolerance.  A single latent has nothing to couple and is bent by its spline alone.
+    it is long, and takes more steps to optimise than a normal: give `compare` an ascent with more
+    ``patience``.  A single latent has nothing to couple and is bent by its spline alone.  Means
+    and variances have no closed form and are taken over fixed points.
 
     Attributes:
         dim: d, the number of latents of a datum.

@@ -14,7 +14,7 @@ held fixed: what remains,
     sum_c d(pi_c) f(u_c) + sum_c pi_c f'(u_c) d(u_c),
 
 is unbiased, and without noise where q is exact, since f is constant there and sum_c d(pi_c) = 0
-("Sticking the Landing", Roeder, Wu and Duvenaud, 2017, Section 5.1).
+("Sticking the Landing", Roeder, Wu and Duvenaud, 2017).
 
 *Implicit*: a draw u of the mixture, moved with the parameters so that its conditional
 distribution functions F_i(u_i | u_1 ... u_{i-1}) stay what they are: dF = 0, hence
@@ -188,7 +188,8 @@ class NormalMixture(Family):
     """Mixture of normals with diagonal covariances: several modes, tails, and bent ridges.
 
     A row holds C logits, the C locs and the C raw scales; means stand half a standard deviation
-    apart where the locs agree, so that rows of zeros have components which differ.
+    apart where the locs agree, so that rows of zeros have components which differ.  An ascent
+    takes at least C draws of a datum at each step.
 
     Attributes:
         dim: d, the number of latents of a datum.
