@@ -96,7 +96,7 @@ FIT = {
     "share of tests": (["--test", "-1"], "--test needs a share"),
     "prior": (["--prior", "Mix"], "--prior takes one of Mixture, Normal"),
     "likelihood": (["--likelihood=Gaussian"], "--likelihood takes one of Bernoulli"),
-    "inner family": (["--prior.family", "Full"], "--prior.family takes one of Multi"),
+    "inner family": (["--prior.family", "Full"], "--prior.family takes one of Flow"),
     "module": (["--prior", "no_such.Prior"], "no_such"),
     "module that fails": (["--prior", "bad_module.Prior"], "RuntimeError: no luck"),
     "class": (["--prior", "my_module.Absent"], "found nothing at my_module.Absent"),

@@ -67,7 +67,7 @@ WORDS = {
     "torch's that is not there": (["--prior", "torch.nope.X"], "--prior takes one of Mix"),
     "class of another part": (["--prior", "bayesvae.likelihoods.Normal"], "one of Mixture"),
     "network as prior": (["--prior", "torch.nn.Linear"], "--prior takes one of Mixture"),
-    "network as family": (["--family", "torch.nn.Module"], "--family takes one of Multi"),
+    "network as family": (["--family", "torch.nn.Module"], "--family takes one of Flow"),
     "network as guide": (["--guide", "torch.nn.ReLU"], "--guide takes one of Amortized"),
     "network without its sizes": (
         ["--encoder", "torch.nn.Linear"],
