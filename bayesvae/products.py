@@ -1,21 +1,23 @@
 """How a matrix is multiplied fastest, found out by trying.
 
-torch multiplies matrices on a CPU with MKL.  On processors of other makers than its own MKL may
-use half of their vector width, where oneDNN, which torch carries too, uses all of it; for small
-matrices MKL's smaller overhead wins.  Of a narrow product MKL may compute the transpose three
-times as fast: (A B)^T = B^T A^T.  So each product of a graph is tried in every way, once a process
-and shape, and the fastest stays.  The numbers differ in the last bits only.
+torch multiplies matrices on a CPU with MKL, which loses time on small and narrow ones, and on
+processors of other makers than its own may use half of their vector width.  oneDNN, which torch
+carries too, uses all of it, but takes long to begin; `bayesvae.kernels` begins at once, and works
+on one core.  So each product of a graph is tried in every way, once a process and shape, and the
+fastest stays.  The numbers differ in the last bits only.
 """
 
 import statistics
 import time
-from collections.abc import Callable
-from functools import cache
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.fx import Graph, Node
+
+from bayesvae import kernels
 
 _MM, _ADDMM = torch.ops.aten.mm.default, torch.ops.aten.addmm.default
 _AVAILABLE = torch.backends.mkldnn.is_available() and hasattr(
@@ -23,7 +25,6 @@ _AVAILABLE = torch.backends.mkldnn.is_available() and hasattr(
 )
 _WORTH = 2**21
 """Products with fewer multiplications than this are over before oneDNN has begun."""
-_CLEARLY = 0.9
 _ROUNDS = 7
 _ROUND_SECONDS = 1e-4
 
@@ -75,7 +76,7 @@ def with_fastest_products(graph: Graph) -> None:
         *bias, a, b = node.args
         if not all(map(_is_candidate, (*bias, a, b))) or (bias and bias[0].meta["val"].dim() > 1):
             continue
-        write = _WRITTEN[_fastest(_layout(a), _layout(b))]
+        write = _WRITTEN[_fastest(_layout(a), _layout(b), torch.get_num_threads())]
         if write is None:
             continue
         with graph.inserting_before(node):
@@ -98,22 +99,29 @@ def _layout(node: Node) -> Layout:
 # Ways to multiply, for tensors and for a graph ---------------------------------------------------
 
 
-def _turned(a: Tensor, b: Tensor) -> Tensor:
-    return torch.mm(b.t(), a.t()).t()
+Way = Callable[[Tensor, Tensor, Tensor], Callable[[], Any]]
+"""Prepares to put the product of two matrices into a third one, or to make it anew."""
 
 
-def _by_onednn(a: Tensor, b: Tensor) -> Tensor:
-    return _linear(a, b.t(), None)
+def _usual(a: Tensor, b: Tensor, out: Tensor) -> Callable[[], Any]:
+    return partial(torch.mm, a, b, out=out)
 
 
-def _write_turned(graph: Graph, a: Node, b: Node, bias: Node | None = None) -> Node:
-    ops, call = torch.ops.aten, graph.call_function
-    product = call(_MM, (call(ops.t.default, (b,)), call(ops.t.default, (a,))))
-    result = call(ops.t.default, (product,))
-    if bias is not None:
-        result = call(ops.add.Tensor, (result, bias))
-    # As contiguous as it was; the compiler copies only where somebody looks.
-    return call(ops.clone.default, (result,), {"memory_format": torch.contiguous_format})
+def _own(a: Tensor, b: Tensor, out: Tensor) -> Callable[[], Any]:
+    return kernels.product()(a, b, out)
+
+
+def _by_onednn(a: Tensor, b: Tensor, out: Tensor) -> Callable[[], Any]:
+    return partial(_linear, a, b.t(), None)
+
+
+def _write_own(graph: Graph, a: Node, b: Node, bias: Node | None = None) -> Node:
+    turned = [_layout(node).turned for node in (a, b)]
+    a, b = (
+        graph.call_function(torch.ops.aten.t.default, (node,)) if is_turned else node
+        for node, is_turned in zip((a, b), turned, strict=True)
+    )
+    return graph.call_function(torch.ops.bayesvae.product.default, (a, b, bias, *turned))
 
 
 def _write_by_onednn(graph: Graph, a: Node, b: Node, bias: Node | None = None) -> Node:
@@ -121,33 +129,44 @@ def _write_by_onednn(graph: Graph, a: Node, b: Node, bias: Node | None = None) -
     return graph.call_function(torch.ops.bayesvae.linear.default, (a, weight, bias))
 
 
-_WRITTEN = {torch.mm: None, _turned: _write_turned, _by_onednn: _write_by_onednn}
+_WRITTEN = {_usual: None, _own: _write_own, _by_onednn: _write_by_onednn}
+_COUNTED = {_usual: 1.0, _own: 0.9, _by_onednn: 1.05}
+"""How each way's time is counted: torch's need a view of each turned matrix, which takes time too,
+and a way that is as good as another one should win in every process, for the cache's sake."""
 
 
 @cache
-def _fastest(a: Layout, b: Layout) -> Callable[[Tensor, Tensor], Tensor]:
-    """The usual way to multiply two matrices, or one that is clearly faster."""
-    ways = [torch.mm, _turned]
-    if _AVAILABLE and a.dtype is torch.float32 and a.shape[0] * b.shape[0] * b.shape[1] >= _WORTH:
-        ways.append(_by_onednn)
+def _fastest(a: Layout, b: Layout, threads: int) -> Way:
+    """The usual way to multiply two matrices on so many threads, or one that is clearly faster."""
+    ways = [_usual, *_others(a.shape[0] * b.shape[0] * b.shape[1], a.dtype)]
+    out = torch.empty(a.shape[0], b.shape[1], dtype=a.dtype)
     with torch.no_grad():
-        usual, *others = _seconds(ways, a.filled(), b.filled())
-    best = min(others)
-    return ways[1 + others.index(best)] if best < _CLEARLY * usual else torch.mm
+        taken = dict(zip(ways, _seconds(ways, a.filled(), b.filled(), out), strict=True))
+    return min(ways, key=lambda way: _COUNTED[way] * taken[way])
 
 
-def _seconds(ways: list[Callable[[Tensor, Tensor], Tensor]], a: Tensor, b: Tensor) -> list[float]:
+def _others(multiplications: int, dtype: torch.dtype) -> Iterator[Way]:
+    """The ways to multiply besides the usual one."""
+    if dtype is torch.float32:
+        if kernels.product() is not None:
+            yield _own
+        if _AVAILABLE and multiplications >= _WORTH:
+            yield _by_onednn
+
+
+def _seconds(ways: Sequence[Way], a: Tensor, b: Tensor, out: Tensor) -> list[float]:
     """What each way to multiply takes, the median of rounds in turn."""
-    for way in ways:
-        way(a, b)
+    runs = [way(a, b, out) for way in ways]
+    for run in runs:
+        run()
     start = time.perf_counter()
-    ways[0](a, b)
+    runs[0]()
     count = 1 + int(_ROUND_SECONDS / (time.perf_counter() - start))
-    taken: list[list[float]] = [[] for _ in ways]
+    taken: list[list[float]] = [[] for _ in runs]
     for _ in range(_ROUNDS):
-        for way, times in zip(ways, taken, strict=True):
+        for run, times in zip(runs, taken, strict=True):
             start = time.perf_counter()
             for _ in range(count):
-                way(a, b)
+                run()
             times.append(time.perf_counter() - start)
     return list(map(statistics.median, taken))

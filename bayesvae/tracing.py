@@ -36,6 +36,7 @@ from torch.fx.experimental.proxy_tensor import (
 from torch.fx.proxy import TracerBase
 from torch.utils import _pytree as pytree
 
+from bayesvae.elementary import FastElementary
 from bayesvae.products import with_fastest_products
 
 tree_flatten, tree_unflatten = pytree.tree_flatten, pytree.tree_unflatten
@@ -179,7 +180,10 @@ def compiled(recorded: Recorded, eager_random: bool = False) -> Callable[..., Se
         eager_random: draw the program's own random numbers on a CUDA device too; slower.
     """
     on_gpu = any(t.is_cuda for t in recorded.captured)
-    options: dict[str, Any] = {"fallback_random": eager_random or not on_gpu}
+    options: dict[str, Any] = {
+        "fallback_random": eager_random or not on_gpu,
+        "post_grad_custom_pre_pass": FastElementary(),
+    }
     if on_gpu:
         options["triton.cudagraphs"] = True
         for tensor in recorded.captured:

@@ -7,14 +7,15 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.testing import assert_close
 
-from bayesvae import products
+from bayesvae import kernels, products
 
 LARGE, SMALL = 160, 8
 CLOSE = {"rtol": 1e-5, "atol": 1e-5 * LARGE**0.5}
 
 
-WAYS = [products._turned, products._by_onednn]
+WAYS = [products._own, products._by_onednn]
 """Ways other than torch's usual one."""
+USUAL, TRIED = products._usual, ["_usual", "_own", "_by_onednn"]
 
 
 @pytest.fixture(params=WAYS, ids=lambda way: way.__name__)
@@ -128,50 +129,63 @@ def tried(monkeypatch):
     products._fastest.cache_clear()
 
 
-def layout(rows, columns, dtype=torch.float32):
-    return products.Layout((rows, columns), False, dtype)
+def fastest(size, dtype=torch.float32):
+    """What a trial of products (size, LARGE) (LARGE, size) decides."""
+    a, b = (
+        products.Layout((size, LARGE), False, dtype),
+        products.Layout((LARGE, size), False, dtype),
+    )
+    return products._fastest(a, b, 1)
 
 
 @pytest.mark.parametrize(
-    ("size", "dtype", "onednn"),
+    ("size", "dtype", "ways"),
     [
-        (LARGE, torch.float32, True),
-        (SMALL, torch.float32, False),
-        (LARGE, torch.float64, False),
-        (LARGE, torch.bfloat16, False),
+        (LARGE, torch.float32, TRIED),
+        (SMALL, torch.float32, TRIED[:2]),
+        (LARGE, torch.float64, TRIED[:1]),
+        (LARGE, torch.bfloat16, TRIED[:1]),
     ],
 )
-def test_onednn_is_tried_at_large_products_of_float32(tried, monkeypatch, size, dtype, onednn):
+def test_other_ways_are_tried_at_products_of_float32(tried, monkeypatch, size, dtype, ways):
     monkeypatch.setattr(products, "_AVAILABLE", True)
-    products._fastest(layout(size, LARGE, dtype), layout(LARGE, size, dtype))
-    assert tried[0] == [["mm", "_turned"] + ["_by_onednn"] * onednn]
+    fastest(size, dtype)
+    assert tried[0] == [ways]
 
 
 def test_a_process_without_onednn_does_not_try_it(tried, monkeypatch):
     monkeypatch.setattr(products, "_AVAILABLE", False)
-    products._fastest(layout(LARGE, LARGE), layout(LARGE, LARGE))
-    assert tried[0] == [["mm", "_turned"]]
+    fastest(LARGE)
+    assert tried[0] == [["_usual", "_own"]]
+
+
+def test_a_process_that_cannot_build_the_kernel_does_without(tried, monkeypatch):
+    monkeypatch.setattr(kernels, "product", lambda: None)
+    monkeypatch.setattr(products, "_AVAILABLE", False)
+    assert fastest(LARGE) is USUAL
+    assert tried[0] == [["_usual"]]
 
 
 @pytest.mark.parametrize(
-    ("seconds", "fastest"),
+    ("seconds", "best"),
     [
-        ([1.0, 0.5, 0.7], products._turned),
+        ([1.0, 0.5, 0.7], products._own),
+        ([1.0, 1.05, 1.0], products._own),
         ([1.0, 0.7, 0.5], products._by_onednn),
-        ([1.0, 0.99, 0.95], torch.mm),
-        ([1.0, 2.0, 3.0], torch.mm),
+        ([1.0, 1.2, 0.97], USUAL),
+        ([1.0, 2.0, 3.0], USUAL),
     ],
 )
-def test_only_a_clearly_faster_way_is_chosen_and_tried_once(tried, monkeypatch, seconds, fastest):
+def test_the_fastest_way_is_chosen_the_own_one_where_they_tie(tried, monkeypatch, seconds, best):
     monkeypatch.setattr(products, "_AVAILABLE", True)
     tried[1][:] = seconds
     for _ in range(2):
-        assert products._fastest(layout(LARGE, LARGE), layout(LARGE, LARGE)) is fastest
+        assert fastest(LARGE) is best
     assert len(tried[0]) == 1
 
 
 def test_the_usual_way_leaves_the_graph_as_it_is(monkeypatch):
-    monkeypatch.setattr(products, "_fastest", lambda *_: torch.mm)
+    monkeypatch.setattr(products, "_fastest", lambda *_: USUAL)
     assert not chosen(torch.mm, matrix(LARGE, LARGE), matrix(LARGE, LARGE))[1]
 
 
