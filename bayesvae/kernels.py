@@ -1,6 +1,7 @@
 """Matrix products in a kernel of our own: small and narrow ones at the processor's speed.
 
-    C = A B + 1 c',      A (m, k), B (k, n), c (n) or nothing, all of float32
+    C = A B + 1 c',      A (m, k), B (k, n), c (n) or nothing, all of float32,
+    or the positive part of it, which is what a layer of a network hands on,
 
 is cut into tiles of R rows and S vectors of W columns, whose R S sums stay in registers while k
 runs: each step of k loads S vectors of B, spreads R numbers of A, and multiplies R S times.  That
@@ -46,7 +47,7 @@ typedef Wide<4>::Vector Four;
 
 struct Left { const float* a; int64_t row, column; };        // A and its strides
 struct Panel { const float* b; int64_t stride, columns; };   // columns of B, padded with zeros
-struct Result { float* c; int64_t stride; };
+struct Result { float* c; int64_t stride; bool positive; };  // negative numbers become zero
 
 // rows x vectors sums of w columns each, begun at `start`.
 template <int64_t w, int64_t vectors, int64_t rows>
@@ -66,6 +67,10 @@ inline void tile(Left left, Panel panel, const float* start, Result result, int6
       for (int64_t s = 0; s < vectors; ++s) sums[r][s] += spread * b[s];
     }
   }
+  if (result.positive)
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t s = 0; s < vectors; ++s)
+        sums[r][s] = sums[r][s] < 0.0f ? Vector{} : sums[r][s];  // what is no number stays so
   for (int64_t r = 0; r < rows; ++r, result.c += result.stride) {
     if (panel.columns == vectors * w)
       for (int64_t s = 0; s < vectors; ++s)
@@ -123,7 +128,7 @@ void pack_turned(const float* b, float* to, int64_t k, int64_t taken, int64_t wi
 
 extern "C" void kernel(const float* a, const float* b, const float* bias, float* c,
                        int64_t m, int64_t n, int64_t k,
-                       int64_t a_turned, int64_t b_turned, int64_t shifted) {
+                       int64_t a_turned, int64_t b_turned, int64_t positive, int64_t shifted) {
   thread_local std::vector<float> packed;
   const Left left = a_turned ? Left{a, 1, m} : Left{a, k, 1};
   for (int64_t j = 0; j < n;) {
@@ -144,29 +149,35 @@ extern "C" void kernel(const float* a, const float* b, const float* bias, float*
     if (shifted) std::memcpy(start, bias + j, taken * sizeof(float));
     const auto multiply =
         width < W ? all_rows<W / 2, 1> : width == W ? all_rows<W, 1> : all_rows<W, S>;
-    multiply(left, panel, start, Result{c + j, n}, m, k);
+    multiply(left, panel, start, Result{c + j, n, positive != 0}, m, k);
     j += taken;
   }
 }
 """
 
-_ARGUMENTS = [*(3 * ["const float*"]), "float*", *(6 * ["int64_t"])]
+_ARGUMENTS = [*(3 * ["const float*"]), "float*", *(7 * ["int64_t"])]
 _FLAGS = ("-ffp-contract=fast",)  # one instruction to multiply and add
 _NAMES = {False: "bayesvae_product", True: "bayesvae_shifted_product"}
 
 _operators = torch.library.Library("bayesvae", "FRAGMENT")
 _operators.define(
-    "product(Tensor a, Tensor b, Tensor? bias, bool a_turned, bool b_turned) -> Tensor"
+    "product(Tensor a, Tensor b, Tensor? bias, bool a_turned, bool b_turned, bool positive)"
+    " -> Tensor"
 )
 
 
-def _by_torch(a: Tensor, b: Tensor, bias: Tensor | None, a_turned: bool, b_turned: bool) -> Tensor:
+def _by_torch(
+    a: Tensor, b: Tensor, bias: Tensor | None, a_turned: bool, b_turned: bool, positive: bool
+) -> Tensor:
     """What the operator means: a graph that is not compiled computes it so."""
     a, b = a.t() if a_turned else a, b.t() if b_turned else b
-    return torch.mm(a, b) if bias is None else torch.addmm(bias, a, b)
+    result = torch.mm(a, b) if bias is None else torch.addmm(bias, a, b)
+    return result.relu() if positive else result
 
 
-def _shape(a: Tensor, b: Tensor, bias: Tensor | None, a_turned: bool, b_turned: bool) -> Tensor:
+def _shape(
+    a: Tensor, b: Tensor, bias: Tensor | None, a_turned: bool, b_turned: bool, positive: bool
+) -> Tensor:
     return a.new_empty(a.shape[int(a_turned)], b.shape[int(not b_turned)])
 
 
@@ -188,7 +199,7 @@ def product() -> Callable[[Tensor, Tensor, Tensor], Callable[[], None]] | None:
 
     def own(a: Tensor, b: Tensor, out: Tensor) -> Callable[[], None]:
         sizes = len(a), b.shape[1], len(b), _is_turned(a), _is_turned(b)
-        return partial(kernel, a, b, a, out, *sizes, 0)
+        return partial(kernel, a, b, a, out, *sizes, 0, 0)
 
     return own
 
@@ -215,7 +226,7 @@ def _built() -> Callable[..., None]:
     def shifted(a: Tensor, b: Tensor, bias: Tensor, *sizes: int, out: Tensor) -> None:
         kernel(a, b, bias, out, *sizes, 1)
 
-    def lowered(a: Any, b: Any, bias: Any, a_turned: bool, b_turned: bool) -> Any:
+    def lowered(a: Any, b: Any, bias: Any, a_turned: bool, b_turned: bool, positive: bool) -> Any:
         given = [a, b] if bias is None else [a, b, bias]
         given = [
             ir.ExternKernel.require_contiguous(ir.ExternKernel.realize_input(g)) for g in given
@@ -223,7 +234,7 @@ def _built() -> Callable[..., None]:
         m, k = a.get_size()[:: -1 if a_turned else 1]
         n = b.get_size()[int(not b_turned)]
         layout = ir.FixedLayout(a.get_device(), a.get_dtype(), [m, n])
-        sizes = (int(m), int(n), int(k), int(a_turned), int(b_turned))
+        sizes = tuple(map(int, (m, n, k, a_turned, b_turned, positive)))
         name = _NAMES[bias is not None]
         call = ir.ExternKernelOut(
             layout, given, sizes, python_kernel_name=f"extern_kernels.{name}"

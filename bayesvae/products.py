@@ -20,6 +20,7 @@ from torch.fx import Graph, Node
 from bayesvae import kernels
 
 _MM, _ADDMM = torch.ops.aten.mm.default, torch.ops.aten.addmm.default
+_PRODUCT, _RELU = torch.ops.bayesvae.product.default, torch.ops.aten.relu.default
 _AVAILABLE = torch.backends.mkldnn.is_available() and hasattr(
     torch.ops.mkldnn, "_linear_pointwise"
 )
@@ -84,6 +85,17 @@ def with_fastest_products(graph: Graph) -> None:
         instead.meta = dict(node.meta)
         node.replace_all_uses_with(instead)
         graph.erase_node(node)
+        if instead.target is _PRODUCT:
+            _take_in_positive_part(graph, instead)
+
+
+def _take_in_positive_part(graph: Graph, product: Node) -> None:
+    """Lets the product itself hand on the positive part of it, where nothing else is asked for."""
+    (user, *others) = product.users
+    if user.target is _RELU and not others:
+        product.args = (*product.args[:-1], True)
+        user.replace_all_uses_with(product)
+        graph.erase_node(user)
 
 
 def _is_candidate(node: Node) -> bool:
@@ -121,7 +133,7 @@ def _write_own(graph: Graph, a: Node, b: Node, bias: Node | None = None) -> Node
         graph.call_function(torch.ops.aten.t.default, (node,)) if is_turned else node
         for node, is_turned in zip((a, b), turned, strict=True)
     )
-    return graph.call_function(torch.ops.bayesvae.product.default, (a, b, bias, *turned))
+    return graph.call_function(_PRODUCT, (a, b, bias, *turned, False))
 
 
 def _write_by_onednn(graph: Graph, a: Node, b: Node, bias: Node | None = None) -> Node:

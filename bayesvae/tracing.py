@@ -183,6 +183,7 @@ def compiled(recorded: Recorded, eager_random: bool = False) -> Callable[..., Se
     options: dict[str, Any] = {
         "fallback_random": eager_random or not on_gpu,
         "post_grad_custom_pre_pass": FastElementary(),
+        "size_asserts": False,  # as its guards: the caller has looked at each tensor
     }
     if on_gpu:
         options["triton.cudagraphs"] = True

@@ -1,4 +1,4 @@
-"""log1p and expm1 written in other terms: as exact, and really written so."""
+"""log1p, expm1 and tanh written in other terms: as exact, and really written so."""
 
 import math
 
@@ -17,6 +17,7 @@ NEAR = torch.logspace(-38, 0, 400, dtype=torch.float64)
 GRIDS = {
     "log1p": torch.cat([NEAR, -0.999 * NEAR, torch.logspace(0, 38, 200, dtype=torch.float64)]),
     "expm1": torch.cat([NEAR, -NEAR, torch.linspace(-30, 80, 400, dtype=torch.float64)]),
+    "tanh": torch.cat([NEAR, -NEAR, torch.linspace(-60, 60, 400, dtype=torch.float64)]),
 }
 ENDS = [0.0, -1.0, -2.0, math.inf, -math.inf, math.nan, 3e38]
 
@@ -47,6 +48,7 @@ LAYERS = {
     ),
     "softplus": torch.nn.functional.softplus,
     "ELU": torch.nn.functional.elu,
+    "tanh": torch.tanh,
 }
 
 

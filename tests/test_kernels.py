@@ -42,13 +42,14 @@ def test_the_kernel_multiplies_matrices_of_any_size_and_stays_inside_the_result(
         assert (whole[-32:] == FENCE).all()
 
 
-def shifted(bias, a, b, turned):
-    return torch.ops.bayesvae.product(a, b, bias, *turned)
+def product(bias, a, b, *how):
+    return torch.ops.bayesvae.product(a, b, bias, *how)
 
 
+@pytest.mark.parametrize("positive", [True, False])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("turned", LAYOUTS)
-def test_compiled_code_calls_the_kernel_and_it_equals_the_operator(turned, bias):
+def test_compiled_code_calls_the_kernel_and_it_equals_the_operator(turned, bias, positive):
     assert kernels.product() is not None
     rows, inner, columns = 24, 5, 20
     a = matrix(*((inner, rows) if turned[0] else (rows, inner)), False)
@@ -57,12 +58,14 @@ def test_compiled_code_calls_the_kernel_and_it_equals_the_operator(turned, bias)
     given = [t for t in (shift, a, b) if t is not None]
 
     def function(*tensors):
-        return [shifted(*([None] * (not bias)), *tensors, turned)]
+        return [product(*([None] * (not bias)), *tensors, *turned, positive)]
 
     run = tracing.compiled(tracing.record(function, given))
     left, right = a.t() if turned[0] else a, b.t() if turned[1] else b
     exact = left.double() @ right.double() + (0.0 if shift is None else shift.double())
+    exact = exact.clamp_min(0) if positive else exact
     assert_close(run(*given)[0], exact.float(), rtol=1e-5, atol=1e-5)
+    assert_close(function(*given)[0], exact.float(), rtol=1e-5, atol=1e-5)
 
 
 def test_a_view_of_some_columns_is_multiplied_as_it_stands():
@@ -70,10 +73,21 @@ def test_a_view_of_some_columns_is_multiplied_as_it_stands():
     wide, b = matrix(12, 40, False), matrix(8, 10, False)
 
     def function(wide, b):
-        return [torch.ops.bayesvae.product(wide[:, 4:12], b, None, False, False)]
+        return [torch.ops.bayesvae.product(wide[:, 4:12], b, None, False, False, False)]
 
     run = tracing.compiled(tracing.record(function, [wide, b]))
     assert_close(run(wide, b)[0], wide[:, 4:12] @ b, rtol=1e-5, atol=1e-5)
+
+
+def test_what_is_no_number_stays_so_in_a_positive_part():
+    assert kernels.product() is not None
+    given = torch.full((9, 4), torch.nan), torch.ones(4, 20)
+    given = [matrix.float() for matrix in given]
+
+    def function(a, b):
+        return [torch.ops.bayesvae.product(a, b, None, False, False, True)]
+
+    assert tracing.compiled(tracing.record(function, given))(*given)[0].isnan().all()
 
 
 def test_a_machine_that_cannot_build_the_kernel_is_told_by_none(monkeypatch):

@@ -85,6 +85,26 @@ def test_gradients_of_a_layer_are_the_same_by_another_way(way):
         assert_close(ours, exact, rtol=1e-4, atol=1e-5 * exact.abs().max().item())
 
 
+def layer(x, weight, shift):
+    return torch.relu(torch.nn.functional.linear(x, weight, shift))
+
+
+def twice_used(x, weight, shift):
+    sums = torch.nn.functional.linear(x, weight, shift)
+    return torch.relu(sums) + sums
+
+
+@pytest.mark.parametrize(("function", "left"), [(layer, 0), (twice_used, 1)])
+def test_a_positive_part_is_taken_in_where_nothing_else_is_asked_for(monkeypatch, function, left):
+    monkeypatch.setattr(products, "_fastest", lambda *_: products._own)
+    shift = torch.randn(LARGE, dtype=torch.float32)
+    given = matrix(SMALL, LARGE), matrix(LARGE, LARGE), shift
+    module, _ = chosen(function, *given)
+    targets = [node.target for node in module.graph.nodes]
+    assert targets.count(torch.ops.aten.relu.default) == left
+    assert_close(module(*given), function(*given), **CLOSE)
+
+
 def shift_and_scale(shift, a, b):
     return torch.addmm(shift, a, b, beta=0.5, alpha=2.0)
 
