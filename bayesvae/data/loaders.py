@@ -313,8 +313,8 @@ def _check_finite(x: Tensor) -> None:
 def dynamic_binarisation(x: Tensor) -> Tensor:
     """Draw grey levels anew at each call, for a loader's ``transform``.
 
-    ``torch.bernoulli`` to within 2^-24 of each probability, from numbers of single precision and
-    so in half the time.
+    ``torch.bernoulli`` to within 2^-17 of each probability (zero and one exactly), in an eighth of
+    the time on a CPU: most of it goes into random bits, and sixteen of them decide a level.
 
     Args:
         x: Grey levels in [0, 1], of any shape.
@@ -326,7 +326,12 @@ def dynamic_binarisation(x: Tensor) -> Tensor:
         >>> dynamic_binarisation(torch.tensor([0.0, 1.0, 1.0]))
         tensor([0., 1., 1.])
     """
-    return (torch.rand_like(x) < x).to(x.dtype)
+    if not x.is_cpu or x.dtype not in (torch.float32, torch.float64):
+        return (torch.rand_like(x) < x).to(x.dtype)
+    words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+    drawn = words.view(torch.int16)[: x.numel()].view(x.shape).to(x.dtype)
+    # drawn + 1/2 is uniform on the middles of 2^16 equal parts of (-2^15, 2^15).
+    return torch.sub(x * 2**16 - (2**15 + 0.5), drawn).gt_(0)
 
 
 _BINARISING = (torch.bernoulli, dynamic_binarisation)
