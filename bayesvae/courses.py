@@ -6,8 +6,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from matplotlib.figure import Figure
 from torch import Tensor
 
+from bayesvae import plots
 from bayesvae.checkpoint import write_aside
 from bayesvae.estimates import Estimate, mean_and_error
 from bayesvae.lines import aligned
@@ -107,6 +109,14 @@ class TrainingComparison(NamedTuple):
                 writer.writerow([route, *times, *cells])
         write_aside(path, lambda aside: aside.write_text(text.getvalue()))
 
+    def figure(self) -> Figure:
+        """L[q] of training data and L[q*] of unseen ones against seconds, after the first step."""
+        figure = plots.training_routes({n: _curve(c.moments) for n, c in self.courses.items()})
+        titles = ("training data, L[q] of the route", "unseen data, L[q*] given the model")
+        for axes, title in zip(figure.axes, titles, strict=True):
+            axes.set_title(title, loc="left", fontsize=10)
+        return figure
+
     def _moments(self) -> Iterator[tuple[str, ...]]:
         for name, course in self.courses.items():
             for m in course.moments:
@@ -123,6 +133,14 @@ class TrainingComparison(NamedTuple):
             trusted = course.moments[-1].log_evidence.trusted
             doubted = f"{int((~trusted).sum())} of {len(trusted)} data"
             yield (name, lead, doubted, f"{course.compiling:.1f} s")
+
+
+def _curve(moments: tuple[Moment, ...]) -> plots.RouteCurve:
+    # Time zero has no place on a logarithmic axis, nor the untrained model on the scale of others.
+    trained = moments[1:]
+    train, train_error = zip(*(m.train.mean() for m in trained), strict=True)
+    unseen, unseen_error = zip(*(m.optimum.mean() for m in trained), strict=True)
+    return plots.RouteCurve([m.seconds for m in trained], train, unseen, train_error, unseen_error)
 
 
 def _mean(estimate: Estimate | None) -> tuple[float | None, float | None]:

@@ -14,7 +14,17 @@ from typing import Literal
 import torch
 from jsonargparse import auto_cli
 
-from bayesvae import compare, compare_training, data, families, fit, likelihoods, networks, priors
+from bayesvae import (
+    compare,
+    compare_training,
+    data,
+    families,
+    fit,
+    likelihoods,
+    networks,
+    plots,
+    priors,
+)
 from bayesvae.optimizers import RowAdam
 from bayesvae.pairs import LatentLayers
 
@@ -71,6 +81,7 @@ def main(
     print(comparison)
     name = f"routes-{data_set}-{seed}"
     comparison.to_csv(out / f"{name}.csv")
+    plots.save(comparison.figure(), out / f"{name}.png")
 
 
 if __name__ == "__main__":

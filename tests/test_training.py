@@ -219,6 +219,20 @@ def test_the_table_and_the_file_say_what_the_courses_hold(tmp_path):
         assert (row["unseen"] == "") == (m.unseen is None)
 
 
+def test_the_figure_has_a_point_a_moment_of_training_and_says_which_bound_it_is():
+    found = short()
+    seen, unseen = found.figure().axes
+    assert "L[q] of the route" in seen.get_title("left")
+    assert "L[q*]" in unseen.get_title("left")
+    for axes, kind in ((seen, "train"), (unseen, "optimum")):
+        for name, course in found.courses.items():
+            (line,) = [each for each in axes.get_lines() if each.get_label() == name]
+            x, y = line.get_data()
+            moments = course.moments[1:]
+            assert x.tolist() == [m.seconds for m in moments]
+            assert y == pytest.approx([m.estimates()[kind].mean()[0] for m in moments])
+
+
 def test_the_lead_of_a_model_is_paired():
     found = short()
     first, other = (found.courses[n].moments[-1].log_evidence.value for n in ("amortized", EM))
