@@ -36,6 +36,7 @@ def main(
     hidden: int = 200,
     seconds: float = 30.0,
     cpu_time: bool = False,
+    moments: int = 7,
     examined: int = 200,
     row_rate: float = 0.05,
     compile: bool = False,
@@ -52,6 +53,7 @@ def main(
         hidden: units of the hidden layer of encoder and decoder.
         seconds: of training for each route.
         cpu_time: whether to count the processor's seconds, for a machine with other work to do.
+        moments: how many are looked at, each twice as late as the one before.
         examined: training and unseen data that bounds are estimated on.
         row_rate: step size of rows; those of networks have 0.001.
         compile: whether to compile the steps at once, rather than never.
@@ -74,6 +76,7 @@ def main(
         unseen,
         seconds=seconds,
         clock=time.process_time if cpu_time else time.perf_counter,
+        moments=moments,
         examined=examined,
         train=partial(fit, row_optimizer=partial(RowAdam, lr=row_rate), compile=compile),
         judge=partial(compare, evidence_particles=500, compile=False),
