@@ -122,7 +122,7 @@ def test_a_part_of_the_posteriors_is_those_of_a_part_of_the_data():
     assert torch.equal(split.posteriors.x, x)
     assert split.posteriors.index.tolist() == list(range(len(x)))
     assert split.posteriors.latents == ("z",)
-    with pytest.raises(ValueError, match="q takes one of 'guide', 'Normal'.* got 'Cauchy'"):
+    with pytest.raises(ValueError, match=r"q takes one of 'guide', 'Normal'.* got 'Cauchy'"):
         split.posteriors.q("Cauchy")
 
 
