@@ -26,7 +26,8 @@ def worst_data(pair: Pair, split: Split, names: Sequence[str] = ()) -> Figure | 
     """The data with the largest gaps, beside E[x | z] at their codes under the guide and under q*.
 
     A code is the mean of q; of a q without a known one, such as a flow, it is a draw. q* is that
-    of the guide's own family, or else of the widest that was fitted.
+    of the guide's own family, or else of the widest that was fitted. Latents that all data share
+    are at the means of their guide.
 
     Args:
         pair: the pair that was compared.
