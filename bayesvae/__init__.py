@@ -15,6 +15,7 @@ from bayesvae import (
     plots,
     priors,
     proposals,
+    routes,
     rulers,
 )
 from bayesvae.ais import Annealing
@@ -29,6 +30,7 @@ from bayesvae.fit import fit
 from bayesvae.gaps import compare
 from bayesvae.pair import Pair
 from bayesvae.svi import CompiledSVI
+from bayesvae.training import compare_training
 
 __version__ = "0.3.0"
 
@@ -46,6 +48,7 @@ __all__ = [
     "chains",
     "check_pair",
     "compare",
+    "compare_training",
     "data",
     "families",
     "fit",
@@ -60,6 +63,7 @@ __all__ = [
     "plots",
     "priors",
     "proposals",
+    "routes",
     "rulers",
     "sandwich",
 ]

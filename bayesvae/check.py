@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from bayesvae.distributions import bare, support_of
+from bayesvae.lines import aligned
 from bayesvae.objectives import Objective, elbo, is_pathwise, per_datum
 from bayesvae.pair import Pair, evaluation_mode, require_pair
 from bayesvae.programs import DATA_PLATE, PARTICLE_PLATE, sized
@@ -95,11 +96,7 @@ def site_table(sites: Sites) -> str:
             fn = site.distribution
             shapes = (fn.batch_shape, fn.event_shape, site.value.shape, _density_shape(site))
             rows.append((program, site.name, kind, plates, *(str(tuple(s)) for s in shapes)))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    )
+    return aligned(rows)
 
 
 def _density_shape(site: Site) -> torch.Size:

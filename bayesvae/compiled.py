@@ -76,6 +76,7 @@ class Compiled:
 
     Attributes:
         reason: why it is not compiled, in words; empty unless something prevented it.
+        compiling: seconds that recording and compiling took so far.
 
     Example:
         >>> squared = Compiled(lambda x: [x**2], when=False)
@@ -100,11 +101,10 @@ class Compiled:
             raise ValueError(f'compile takes "auto", True or False; got {when!r}.')
         self.function, self.eager = function, eager or function
         self._entries: dict[Any, Entry] = {}
-        self._watch = Watch(modules)
-        self._timed: Any = None
+        self._watch, self._timed = Watch(modules), None
         self.when, self.tail, self.calls_planned = when, tail, calls
         self.eager_random, self.announce, self.name = eager_random, announce, name
-        self.reason = ""
+        self.reason, self.compiling = "", 0.0
         self.count = self._dropped = 0
 
     def __call__(self, *args: Any, **kwargs: Any) -> Sequence[Tensor]:
@@ -186,6 +186,7 @@ class Compiled:
         self._timed = entry.trial
         if len(entry.trial) == 1:
             _costs.append(entry.recording + entry.trial[0])
+            self.compiling += _costs[-1]
         if len(entry.trial) > TRIAL:
             entry.settled = True
             slower = statistics.median(entry.trial[1:]) > statistics.median(entry.seconds)
@@ -238,8 +239,7 @@ class Compiled:
     def _pays(self, entry: Entry) -> bool:
         """Whether compiling now is expected to save more than it costs, from measured calls."""
         if self.when is True:
-            first = not any(each.head for each in self._entries.values())
-            return first or entry.calls >= MANY
+            return entry.calls >= MANY or not any(each.head for each in self._entries.values())
         if len(entry.seconds) < 5:
             return False
         each, ahead = statistics.median(entry.seconds), entry.calls  # as long again as so far

@@ -55,6 +55,7 @@ def fit(
     networks: torch.dtype | None = None,
     validation: Any = None,
     out: Path | str | None = None,
+    until: Callable[[int], bool] | None = None,
     progress: bool = True,
 ) -> History:
     """Trains a pair.  The pair ends in its last state; the best one is in the history.
@@ -85,6 +86,8 @@ def fit(
             sums and optimiser stay in float32.
         validation: unseen data for the ELBO after each epoch.
         out: folder for ``last.pt``, ``best.pt`` and ``metrics.csv``, written after each epoch.
+        until: asked after each step, with the number of steps so far, whether to stop there: by a
+            clock, or for another reason. "auto" then expects as many steps again as there were.
         progress: whether to show a bar.
 
     Returns:
@@ -131,7 +134,8 @@ def fit(
             return -bound(*(programs.kl_weighted(p, weight) for p in (model, guide)), x, index)
 
         bar = tqdm(total=limit, unit="step", disable=not progress, desc="fit")
-        step_of = _steps(loss, turns, optimizers, pair, limit, compile, networks, clip_norm, bar)
+        planned = limit if until is None else None
+        step_of = _steps(loss, turns, optimizers, pair, planned, compile, networks, clip_norm, bar)
         with bar, record.kept():
             for step, (x, index) in enumerate(_cycle(batches, limit)):
                 x, index = on_device_of(pair, x, index)
@@ -143,9 +147,15 @@ def fit(
                     schedule.step()
                 record.step(value, weight, x, index)
                 bar.update()
-                if (step + 1) % len(batches) == 0 or step + 1 == limit:
+                last = step + 1 == limit or (until is not None and until(step + 1))
+                if last or (step + 1) % len(batches) == 0:
                     bar.set_postfix_str(record.epoch())
-    return record.history(any(take.compiled.is_compiled for take in step_of))
+                if last:
+                    break
+    compiled = {take.compiled for take in step_of}
+    return record.history(
+        any(each.is_compiled for each in compiled), sum(each.compiling for each in compiled)
+    )
 
 
 def _check_arguments(
@@ -244,7 +254,7 @@ def _steps(
     turns: list[list[nn.Parameter]],
     optimizers: list[Optimizer],
     pair: Pair,
-    limit: int,
+    planned: int | None,
     compile: When,
     networks: torch.dtype | None,
     clip_norm: float | None,
@@ -264,7 +274,7 @@ def _steps(
             [pair],
             clip=None if clip_norm is None else partial(_clip, bound=clip_norm),
             when=compile,
-            calls=limit * sum(turn is other for other in turns),
+            calls=planned and planned * sum(turn is other for other in turns),
             announce=announce,
             name="The step of fit",
         )

@@ -57,6 +57,7 @@ class History(NamedTuple):
         best_state: the pair's state then, for ``pair.load_state_dict``.
         last_state: the pair's state at the end, which the pair holds.
         compiled: whether the steps ran compiled in the end.
+        compiling: seconds of the training that went into compiling them.
     """
 
     epochs: tuple[Epoch, ...]
@@ -64,6 +65,7 @@ class History(NamedTuple):
     best_state: dict[str, Tensor]
     last_state: dict[str, Tensor]
     compiled: bool = False
+    compiling: float = 0.0
 
 
 class Record:
@@ -168,9 +170,10 @@ class Record:
             return True
         return math.isnan(row.validation) and row.kl_weight != self.best.kl_weight
 
-    def history(self, compiled: bool) -> History:
+    def history(self, compiled: bool, compiling: float) -> History:
         """What the fit leaves behind."""
-        return History(tuple(self.epochs), self.best, self.best_state, self._state(), compiled)
+        epochs, state = tuple(self.epochs), self._state()
+        return History(epochs, self.best, self.best_state, state, compiled, compiling)
 
     def _state(self) -> dict[str, Tensor]:
         return {name: value.detach().clone() for name, value in self.pair.state_dict().items()}

@@ -71,6 +71,25 @@ def test_training_raises_the_objective(x):
     assert history.epochs[-1].objective > history.epochs[0].objective + 1
 
 
+def test_until_is_asked_after_every_step_and_ends_the_training_there(x):
+    asked = []
+
+    def until(step):
+        asked.append(step)
+        return step == 5
+
+    state, history = trained(x, until=until)  # three steps an epoch
+    assert asked == [1, 2, 3, 4, 5]
+    assert [row.step for row in history.epochs] == [3, 5]
+    equal(state, trained(x, steps=5)[0])
+
+
+def test_a_limit_that_comes_before_until_ends_the_training(x):
+    state, history = trained(x, steps=4, until=lambda step: False)
+    assert history.epochs[-1].step == 4
+    equal(state, trained(x, steps=4)[0])
+
+
 # One step ---------------------------------------------------------------------------------------
 
 

@@ -58,6 +58,7 @@ def same(name, **options):
     written, compiled = (trained(name, c, **options) for c in (False, True))
     assert compiled[1].compiled
     assert not written[1].compiled
+    assert compiled[1].compiling > 0 == written[1].compiling
     for ours, theirs in zip(compiled[1].epochs, written[1].epochs, strict=True):
         assert math.isclose(ours.objective, theirs.objective, rel_tol=1e-9)
         assert ours.validation == pytest.approx(theirs.validation, rel=1e-9, nan_ok=True)

@@ -12,9 +12,12 @@ from jsonargparse.typing import (
 
 from bayesvae.cli.help import Parser
 from bayesvae.cli.parts import PARTS
+from bayesvae.compiled import When
 
 Share = restricted_number_type("Share", float, [(">=", 0), ("<", 1)])
 Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**63)])
+COMPILE: dict[str, When] = {"auto": "auto", "always": True, "never": False}
+"""What ``--compile`` takes, and what the library calls it."""
 BINARISATIONS = ("none", "static", "dynamic")
 SHOWN = ("draws", "reconstructions", "interpolations", "traversals", "latent", "posteriors")
 """What ``bayesvae sample`` can make."""
@@ -183,14 +186,19 @@ def _training_arguments(parser: Parser) -> None:
         help="EM-like: steps of the guide before each of the model; 0 trains both at once",
     )
     add("--clip-norm", type=PositiveFloat | None, metavar="X", help="bound on the gradient's norm")
+    compile_argument(add, "a run", "its steps")
+    add("--bf16", action="store_true", help="multiply in bfloat16 inside of networks")
+
+
+def compile_argument(add: Any, what: str, steps: str) -> None:
+    """``--compile``, for a command that takes steps."""
     add(
         "--compile",
         type=Literal["auto", "always", "never"],
         default="auto",
-        help="trace the pair once and compile its steps: auto does in a run that is long enough "
-        "to win the compiler's seconds back; never repeats a run to the last digit",
+        help=f"trace the pair once and compile {steps}: auto does in {what} that is long enough "
+        f"to win the compiler's seconds back; never repeats {what} to the last digit",
     )
-    add("--bf16", action="store_true", help="multiply in bfloat16 inside of networks")
 
 
 def _run_arguments(parser: Parser) -> None:
@@ -221,7 +229,7 @@ def _common_arguments(add: Any) -> None:
     add("--quiet", action="store_true", help="print results only: no progress, no remarks")
 
 
-def _rebuilding_parser(description: str, epilog: str) -> Parser:
+def rebuilding_parser(description: str, epilog: str) -> Parser:
     """A parser for a command that reads a run."""
     parser = Parser(description=description, epilog=epilog)
     add = parser.add_argument
@@ -245,32 +253,9 @@ def _other_data_arguments(parser: Parser) -> None:
     )
 
 
-def compare_parser() -> Parser:
-    """The arguments of ``bayesvae compare``."""
-    parser = _rebuilding_parser(
-        "Take log p(x) - ELBO of a run apart: what the family costs and what amortization costs, "
-        "on training and unseen data. Adds gaps.txt, gaps.csv and figures/gaps.png to the run.",
-        "Example:\n  bayesvae compare runs/mixture --limit 500",
-    )
-    add = parser.add_argument
-    add("--limit", type=PositiveInt, default=300, metavar="N", help="data of each split")
-    add("--particles", type=PositiveInt, default=200, metavar="N", help="draws for each bound")
-    add(
-        "--evidence-particles",
-        type=PositiveInt,
-        default=1000,
-        metavar="N",
-        help="draws for log p(x)",
-    )
-    group = parser.add_argument_group("data, if not where the run found them")
-    group.add_argument("--data", type=str | None, metavar="NAME|PATH", help="the same data")
-    group.add_argument("--data-root", type=str | None, metavar="FOLDER", help="as in fit")
-    return parser
-
-
 def evaluate_parser() -> Parser:
     """The arguments of ``bayesvae evaluate``."""
-    parser = _rebuilding_parser(
+    parser = rebuilding_parser(
         "The ELBO and log p(x) of a run, datum by datum and on average: on the data that the run "
         "kept unseen, on those it was trained on, or on any others of the same shape. Writes a "
         "CSV file with a line a datum.",
@@ -293,7 +278,7 @@ def evaluate_parser() -> Parser:
 
 def sample_parser() -> Parser:
     """The arguments of ``bayesvae sample``."""
-    parser = _rebuilding_parser(
+    parser = rebuilding_parser(
         "Draw from a run: new data, reconstructions, what lies between two data and along each "
         "latent, the latent space. Writes pictures (.png) and their arrays (.npz).",
         "Examples:\n  bayesvae sample runs/mixture --show draws --count 100\n"

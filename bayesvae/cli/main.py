@@ -12,7 +12,8 @@ from tqdm import tqdm
 
 from bayesvae import __version__
 from bayesvae.cli import arguments
-from bayesvae.cli.examine import run_compare, run_evaluate, run_sample
+from bayesvae.cli.comparing import compare_parser, run_compare
+from bayesvae.cli.examine import run_evaluate, run_sample
 from bayesvae.cli.help import Parser
 from bayesvae.cli.listing import run_list
 from bayesvae.cli.mistakes import answer, nearest
@@ -37,7 +38,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "fit": Command(arguments.fit_parser, run_fit, "train a model and its guide on any data"),
-    "compare": Command(arguments.compare_parser, run_compare, "take log p(x) - ELBO apart"),
+    "compare": Command(compare_parser, run_compare, "take log p(x) - ELBO apart"),
     "evaluate": Command(
         arguments.evaluate_parser, run_evaluate, "ELBO and log p(x) of a run, datum by datum"
     ),

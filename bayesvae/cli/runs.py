@@ -2,7 +2,7 @@
 
 ``fit`` writes ``config.yaml``, ``data.json`` (what the pair depends on of the data), ``last.pt``,
 ``best.pt``, ``metrics.csv``, ``summary.json``, ``figures/``, and ``code/`` with the user's modules
-that it used; ``compare`` adds ``gaps.txt``, ``gaps.csv`` and ``figures/gaps.png``, ``evaluate``
+that it used; ``compare`` adds ``gaps.txt``, ``gaps.csv`` and more ``figures/``, ``evaluate``
 ``evaluations/`` and ``sample`` ``samples/``.
 """
 
@@ -226,4 +226,6 @@ def write_summary(run: Path, entries: dict[str, Any]) -> None:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
