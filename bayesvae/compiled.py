@@ -185,8 +185,9 @@ class Compiled:
         entry.trial.append(time.perf_counter() - start)
         self._timed = entry.trial
         if len(entry.trial) == 1:
-            _costs.append(entry.recording + entry.trial[0])
-            self.compiling += _costs[-1]
+            taken = entry.recording + entry.trial[0]
+            self.compiling += taken
+            _costs.append(taken)
         if len(entry.trial) > TRIAL:
             entry.settled = True
             slower = statistics.median(entry.trial[1:]) > statistics.median(entry.seconds)
