@@ -28,6 +28,7 @@ from bayesvae.evidence import log_evidence
 from bayesvae.fit import fit
 from bayesvae.gaps import compare
 from bayesvae.pair import Pair
+from bayesvae.semi import Semi
 from bayesvae.svi import CompiledSVI
 
 __version__ = "0.3.0"
@@ -39,6 +40,7 @@ __all__ = [
     "Estimate",
     "LogJoint",
     "Pair",
+    "Semi",
     "annealed_evidence",
     "baselines",
     "bracket",
