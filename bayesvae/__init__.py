@@ -29,6 +29,7 @@ from bayesvae.evidence import log_evidence
 from bayesvae.fit import fit
 from bayesvae.gaps import compare
 from bayesvae.pair import Pair
+from bayesvae.semi import Semi
 from bayesvae.svi import CompiledSVI
 from bayesvae.training import compare_training
 
@@ -41,6 +42,7 @@ __all__ = [
     "Estimate",
     "LogJoint",
     "Pair",
+    "Semi",
     "annealed_evidence",
     "baselines",
     "bracket",

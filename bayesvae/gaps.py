@@ -136,11 +136,9 @@ def compare(
                 both = sandwiched(pair, coordinates, part, annealing, given, **options)
                 splits[name] = splits[name]._replace(annealed=both)
         batches = [batch for each in found.values() for batch in each]
-        prices = _prices(pair, x, index, batches, comparer.working)
-    if semi is not None and not splits["train"].semi:
-        left_out.append(
-            "No steps were taken from the guide: it is a member of none of the families fitted."
-        )
+        prices = _prices(pair, sources["train"], batches, comparer.working)
+    if semi is not None:
+        left_out += _without_steps(splits["train"])
     return Comparison(splits, prices, given, "\n".join(left_out), training_seconds)
 
 
@@ -193,6 +191,16 @@ def _coordinates(
     if annealing is not None:
         annealing.start.require(coordinates)
     return coordinates, []
+
+
+def _without_steps(split: Split) -> list[str]:
+    """Why no steps were taken from the guide, if none were."""
+    if split.semi:
+        return []
+    why = "it is a member of none of the families fitted"
+    if split.own is not None:
+        why = f"{split.own} does not contain it in units of its own mean and deviation"
+    return [f"No steps were taken from the guide: {why}."]
 
 
 def _compared(
@@ -252,14 +260,10 @@ def _split(batches: Sequence[Compared], given: str) -> Split:
 
 
 def _prices(
-    pair: Pair,
-    x: Tensor,
-    index: Tensor | None,
-    batches: Sequence[Compared],
-    working: Mapping[str, int],
+    pair: Pair, source: Loader, batches: Sequence[Compared], working: Mapping[str, int]
 ) -> tuple[Price, ...]:
-    """Of the guide, of every family's search, and of every number of steps."""
-    guide = guide_price(pair, x, index)
+    """Of the guide on a batch of the source, of steps from it, and of every family's search."""
+    guide = guide_price(pair, *next(on_device(pair, source)))
     count = sum(len(batch.guide.value) for batch in batches)
     semi = []
     for k in batches[0].refined:

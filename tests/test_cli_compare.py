@@ -7,7 +7,7 @@ import shutil
 import pytest
 from commands import QUICK, _float64_and_seed, copied, fit, run, table
 
-from bayesvae.cli import main
+from bayesvae.cli import main, runs
 
 __all__ = ["_float64_and_seed", "run"]
 OPTIONS = ["--families", "Normal", "LowRankNormal", "--semi-steps", "1", "3", "--compile", "never"]
@@ -96,3 +96,9 @@ def test_help_says_what_the_options_are_for(capsys):
     text = " ".join(capsys.readouterr().out.split())
     for words in ("--families NAME ...", "bayesvae list families", "say 1 5 20", "say 200"):
         assert words in text, words
+
+
+def test_numbers_that_are_not_finite_are_null_in_a_summary_at_any_depth(tmp_path):
+    runs.write_summary(tmp_path, {"comparison": {"train": {"stderr": math.nan, "mean": 1.5}}})
+    held = json.loads((tmp_path / "summary.json").read_text())
+    assert held == {"comparison": {"train": {"stderr": None, "mean": 1.5}}}

@@ -15,13 +15,12 @@ from rulers import drawn, rotated, shifted
 from test_gaps_pairs import Tutorial
 from torch import nn
 
-from bayesvae import Annealing, Pair, families, guides, proposals
+from bayesvae import Annealing, Pair, Semi, families, guides, proposals
 from bayesvae.ascent import Ascent
 from bayesvae.estimates import mean_and_error
 from bayesvae.optima import Settings
 from bayesvae.pairs import ppca
 from bayesvae.prices import Price, semi_price
-from bayesvae.semi import Semi
 
 QUICK = Annealing(temperatures=40, leapfrogs=4, pilot=15)
 

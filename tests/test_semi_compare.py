@@ -7,11 +7,10 @@ import torch
 from comparing import SHORT, quiet
 from rulers import diagonal_optimum, drawn, kl_to_posterior, rotated, shifted
 
-from bayesvae import families, guides, networks
+from bayesvae import Semi, families, guides, networks
 from bayesvae.estimates import mean_and_error
 from bayesvae.optima import route_of
 from bayesvae.pairs import ppca
-from bayesvae.semi import Semi
 
 STEPS = (0, 1, 5, 20, 80)
 SHIFT = torch.tensor([0.6, -0.4], dtype=torch.float64)
@@ -148,3 +147,20 @@ def test_a_guide_that_no_family_holds_gets_a_reason_instead_of_steps():
     result = quiet(shifted(model), drawn(model, 6), families=makers, ascent=SHORT, semi=Semi((1,)))
     assert result.splits["train"].semi == {}
     assert "No steps were taken from the guide: it is a member of none" in str(result)
+
+
+class Narrow(families.Normal):
+    """Diagonal normals with deviations below 0.9: none of unit scale."""
+
+    def contains(self, distribution):
+        return super().contains(distribution) and bool((distribution.stddev < 0.9).all())
+
+
+def test_a_family_that_does_not_hold_the_guide_in_its_own_units_gets_that_reason():
+    model = rotated()
+    options = {"families": (Narrow,), "ascent": SHORT, "semi": Semi((1,))}
+    result = quiet(shifted(model), drawn(model, 6), **options)
+    split = result.splits["train"]
+    assert (split.own, dict(split.semi)) == ("Narrow", {})
+    assert "guide" not in split.posteriors.members
+    assert "Narrow does not contain it in units of its own mean" in str(result)
