@@ -30,7 +30,7 @@ from bayesvae.latents import Coordinates
 from bayesvae.memory import MEMORY, bytes_per_draw, chunks
 from bayesvae.pair import Pair, require_pair
 from bayesvae.programs import Program
-from bayesvae.proposals import GUIDE, Proposal
+from bayesvae.proposals import GUIDE, Budget, Proposal, State
 from bayesvae.tracing import frames_of_the_package
 
 
@@ -51,44 +51,54 @@ def _estimate(
     with evaluating(pair):
         x, index = first_batch(pair, data)
         model, guide, given = conditioned(pair, x, index, draw_shared)
-        weight = _weight_under(proposal, model, guide, x, index)
-        per_draw = bytes_per_draw(lambda: weight(x, index, 1), len(x))
-        size = chunks(memory, per_draw, particles)
+        coordinates, weight = _weight_under(proposal, model, guide, x, index)
+        state = proposal.start(coordinates, x, index)
+        per_draw = bytes_per_draw(lambda: weight(x, index, state, 1), len(x))
+        size = chunks(memory, per_draw, min(particles, proposal.at_once or particles))
         source = sequential(data, size.rows)
-        calls = len(source) * math.ceil(particles / size.particles)
+
+        def at_once(rows: int) -> int:
+            return max(1, min(particles, memory // (per_draw * rows)))
+
+        calls = len(source) * math.ceil(particles / at_once(size.rows))
         of_batch = Compiled(weight, [pair], when=compile, calls=calls, name=f"The {name}")
+        fitted = proposal.fit(coordinates, Budget([pair], compile, len(source)))
         parts = []
         with tqdm(total=source.size, disable=not progress, unit="datum", desc=name) as bar:
             for x, index in on_device(pair, source):
+                batch = (x, index, fitted(x, index))
 
-                def log_weight(k: int, batch: tuple = (x, index)) -> Tensor:
+                def log_weight(k: int, batch: tuple = batch) -> Tensor:
                     return of_batch(*batch, k)[0]
 
-                at_once = max(1, min(particles, memory // (per_draw * len(x))))
-                parts.append(finish(weights(log_weight, particles, at_once), given))
+                parts.append(finish(weights(log_weight, particles, at_once(len(x))), given))
                 bar.update(len(x))
     return concatenate(parts)
 
 
+LogWeight = Callable[[Tensor, Tensor | None, State, int], list[Tensor]]
+"""``(x, index, state, k)`` to fresh log-weights ``(k, B)``."""
+
+
 def _weight_under(
     proposal: Proposal, model: Program, guide: Program, x: Tensor, index: Tensor | None
-) -> Callable[[Tensor, Tensor | None, int], list[Tensor]]:
-    """``(x, index, k)`` to fresh log-weights ``(k, B)``."""
+) -> tuple[Coordinates | None, LogWeight]:
+    """The coordinates of the latents, if the proposal needs any, and the log-weights under it."""
     if proposal is GUIDE:  # of any guide, over discrete latents too
 
-        def under_guide(x: Tensor, index: Tensor | None, k: int) -> list[Tensor]:
+        def under_guide(x: Tensor, index: Tensor | None, _: State, k: int) -> list[Tensor]:
             return [trace.log_terms(model, guide, x, index, particles=k).local.log_weight]
 
-        return under_guide
+        return None, under_guide
     coordinates = Coordinates(model, guide, x, index)
     proposal.require(coordinates)
 
-    def under_proposal(x: Tensor, index: Tensor | None, k: int) -> list[Tensor]:
-        u = proposal.draw(coordinates, k, x, index)
+    def under_proposal(x: Tensor, index: Tensor | None, state: State, k: int) -> list[Tensor]:
+        u = proposal.draw(coordinates, state, k, x, index)
         point = coordinates.at(u, x, index, guide=proposal.by_guide)
-        return [point.log_joint - proposal.log_density(point)]
+        return [point.log_joint - proposal.log_density(state, point)]
 
-    return under_proposal
+    return coordinates, under_proposal
 
 
 def log_evidence(
@@ -112,8 +122,8 @@ def log_evidence(
         pair: the pair.
         data: a tensor ``(N, *event)``, a torch ``Dataset`` or a loader.
         particles: K, exactly so many for each datum.
-        proposal: what to draw from: `proposals.GUIDE`, `proposals.PRIOR` or a
-            `proposals.mixture` of them.
+        proposal: what to draw from: `proposals.GUIDE`, `proposals.PRIOR`, a
+            `proposals.optimum` for each datum, or a `proposals.mixture` of them.
         draw_shared: condition shared latents on a draw of their guide rather than its mean.
         memory: budget, bytes; work is cut to fit.
         compile: "auto" to compile the log-weights once that will pay, True at once, False never.

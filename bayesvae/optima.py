@@ -11,47 +11,19 @@ from typing import Any, NamedTuple
 
 import pyro.distributions as dist
 import torch
-from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 from torch.distributions import Distribution
 
 from bayesvae import trace
 from bayesvae.ascent import Ascender, Ascent, Optimum
 from bayesvae.compiled import Compiled, When
-from bayesvae.distributions import bare, pyro_ready, support_of, unwrapped
+from bayesvae.distributions import bare, support_of, unwrapped
 from bayesvae.estimates import Estimate, weights
 from bayesvae.families import Family
-from bayesvae.latents import Coordinates, Standardised
+from bayesvae.frames import Frame
+from bayesvae.latents import Coordinates
 from bayesvae.pair import Pair
 from bayesvae.programs import Program
-
-MOMENTS = 256
-"""Draws a datum for the guide's mean and scale where no closed form is at hand."""
-
-
-class Frame(NamedTuple):
-    """What tells one batch from another."""
-
-    x: Tensor
-    index: Tensor | None
-    loc: Tensor
-    scale: Tensor
-    mask: Tensor | bool | None
-
-    @property
-    def standardised(self) -> Standardised:
-        """v of u."""
-        return Standardised(self.loc, self.scale)
-
-    @property
-    def log_determinant(self) -> Tensor:
-        """Of u in v, zero where a datum is masked out."""
-        return scale_and_mask(self.standardised.log_determinant, mask=self.mask)
-
-
-def _masked(q: Distribution, mask: Tensor | bool | None) -> Distribution:
-    """q with the log-densities of data masked out at zero, as in the pair's own terms."""
-    return q if mask is None else pyro_ready(q).mask(mask)
 
 
 def _as_one_vector(guide: Program, x: Tensor, index: Tensor | None) -> Distribution | None:
@@ -158,11 +130,11 @@ class Comparer:
         optima = {name: optimum for name, (_, optimum) in found.items()}
         bounds, members = {}, {name: family for name, (family, _) in found.items()}
         for name, family in members.items():
-            q = _masked(family(optima[name].rows), frame.mask)
+            q = frame.masked(family(optima[name].rows))
             bounds[name] = weights(
                 partial(self._under, q, frame), settings.particles, at_once
             ).elbo()
-        parts = [_masked(members[name](optima[name].rows), frame.mask) for name in members]
+        parts = [frame.masked(members[name](optima[name].rows)) for name in members]
         pooled = partial(self._pooled, parts, frame)
         proposal = weights(pooled, settings.evidence_particles, at_once)
         home = next((n for n, f in members.items() if own is not None and f.contains(own)), None)
@@ -170,17 +142,14 @@ class Comparer:
 
     def _frame(self, x: Tensor, index: Tensor | None) -> tuple[Distribution | None, Frame]:
         """The guide as a distribution of u, if it is one, and the coordinates that it gives."""
-        q, mask = _as_one_vector(self.guide, x, index), self.coordinates.mask(x, index)
+        q = _as_one_vector(self.guide, x, index)
         if q is not None:
-            return q, Frame(x, index, q.mean, q.stddev, mask)
-        draws = self.coordinates.draws(MOMENTS, x, index)
-        return None, Frame(x, index, *Standardised.by(draws), mask)
+            return q, Frame(x, index, q.mean, q.stddev, self.coordinates.mask(x, index))
+        return None, Frame.by_draws(self.coordinates, x, index)
 
     def _optima(self, own: Distribution | None, frame: Frame) -> dict[str, tuple[Family, Optimum]]:
         """The best member of each family, started where the narrower ones ended."""
-        prior = frame.standardised.to_v(self.coordinates.prior_draws(MOMENTS, *frame[:2]))
-        starts = [_member(own, frame)]
-        starts += [dist.Normal(prior.mean(0), prior.std(0).clamp_min(1e-3)).to_event(1)]
+        starts = [_member(own, frame), frame.prior(self.coordinates)]
         found = {}
         for make in self.settings.families:
             family = make(frame.loc.shape[-1])
@@ -194,9 +163,7 @@ class Comparer:
 
     def _log_joint(self, v: Tensor, *frame: Any) -> Tensor:
         """log p(x_n, v_n), ``(K, B)``."""
-        frame = Frame(*frame)
-        u = frame.standardised.to_u(v)
-        return self.coordinates.at(u, frame.x, frame.index).log_joint + frame.log_determinant
+        return Frame(*frame).log_joint(self.coordinates, v)
 
     def _under(self, q: Distribution, frame: Frame, particles: int) -> Tensor:
         """Log-weights ``(K, B)`` of draws of q."""
@@ -235,7 +202,7 @@ class Comparer:
 
     def _ascender(self, name: str, family: Family) -> Ascender:
         def q_of(rows: Tensor, *context: Any) -> Distribution:
-            return _masked(family(rows), context[-1])
+            return Frame(*context).masked(family(rows))
 
         if name not in self._ascenders:
             self._ascenders[name] = Ascender(

@@ -57,7 +57,8 @@ MAY_IMPORT = {
     "history": {"check", "checkpoint", "compiled", "data", "objectives", "pair", "programs"},
     "estimates": set(),
     "evaluation": {"check", "data", "dependence", "distributions", "pair", "programs", "trace"},
-    "proposals": {"latents"},
+    "frames": {"distributions", "latents"},
+    "proposals": {"ascent", "compiled", "families", "frames", "latents"},
     "evidence": {
         "compiled",
         "data",
@@ -95,6 +96,7 @@ MAY_IMPORT = {
         "distributions",
         "estimates",
         "families",
+        "frames",
         "latents",
         "pair",
         "programs",
