@@ -16,6 +16,8 @@ from bayesvae.cli.parts import PARTS
 Share = restricted_number_type("Share", float, [(">=", 0), ("<", 1)])
 Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**63)])
 BINARISATIONS = ("none", "static", "dynamic")
+COMPILE = {"auto": "auto", "always": True, "never": False}
+"""What the words of ``--compile`` mean."""
 SHOWN = ("draws", "reconstructions", "interpolations", "traversals", "latent", "posteriors")
 """What ``bayesvae sample`` can make."""
 
@@ -183,14 +185,17 @@ def _training_arguments(parser: Parser) -> None:
         help="EM-like: steps of the guide before each of the model; 0 trains both at once",
     )
     add("--clip-norm", type=PositiveFloat | None, metavar="X", help="bound on the gradient's norm")
-    add(
-        "--compile",
-        type=Literal["auto", "always", "never"],
-        default="auto",
-        help="trace the pair once and compile its steps: auto does in a run that is long enough "
+    compile_argument(
+        add,
+        "trace the pair once and compile its steps: auto does in a run that is long enough "
         "to win the compiler's seconds back; never repeats a run to the last digit",
     )
     add("--bf16", action="store_true", help="multiply in bfloat16 inside of networks")
+
+
+def compile_argument(add: Any, what: str) -> None:
+    """The option that says whether to compile; its words mean `COMPILE`."""
+    add("--compile", type=Literal["auto", "always", "never"], default="auto", help=what)
 
 
 def _run_arguments(parser: Parser) -> None:
@@ -221,7 +226,7 @@ def _common_arguments(add: Any) -> None:
     add("--quiet", action="store_true", help="print results only: no progress, no remarks")
 
 
-def _rebuilding_parser(description: str, epilog: str) -> Parser:
+def rebuilding_parser(description: str, epilog: str) -> Parser:
     """A parser for a command that reads a run."""
     parser = Parser(description=description, epilog=epilog)
     add = parser.add_argument
@@ -237,7 +242,8 @@ def _rebuilding_parser(description: str, epilog: str) -> Parser:
     return parser
 
 
-def _other_data_arguments(parser: Parser) -> None:
+def other_data_arguments(parser: Parser) -> None:
+    """Options that name data for a run that are not its own."""
     _source_arguments(
         parser.add_argument_group("other data than the run's").add_argument,
         None,
@@ -247,7 +253,7 @@ def _other_data_arguments(parser: Parser) -> None:
 
 def compare_parser() -> Parser:
     """The arguments of ``bayesvae compare``."""
-    parser = _rebuilding_parser(
+    parser = rebuilding_parser(
         "Take log p(x) - ELBO of a run apart: what the family costs and what amortization costs, "
         "on training and unseen data. Adds gaps.txt, gaps.csv and figures/gaps.png to the run.",
         "Example:\n  bayesvae compare runs/mixture --limit 500",
@@ -268,32 +274,9 @@ def compare_parser() -> Parser:
     return parser
 
 
-def evaluate_parser() -> Parser:
-    """The arguments of ``bayesvae evaluate``."""
-    parser = _rebuilding_parser(
-        "The ELBO and log p(x) of a run, datum by datum and on average: on the data that the run "
-        "kept unseen, on those it was trained on, or on any others of the same shape. Writes a "
-        "CSV file with a line a datum.",
-        "Examples:\n  bayesvae evaluate runs/mixture --particles 5000\n"
-        "  bayesvae evaluate runs/wine --data more-wine.csv --out more-wine-scores.csv",
-    )
-    add = parser.add_argument
-    add("--split", choices=("unseen", "train"), default="unseen", help="which of the run's data")
-    add("--limit", type=PositiveInt | None, metavar="N", help="only the first N data")
-    add("--particles", type=PositiveInt, default=500, metavar="N", help="draws for each datum")
-    add(
-        "--out",
-        type=str | None,
-        metavar="FILE",
-        help="the CSV file (default: evaluations/ in the run folder)",
-    )
-    _other_data_arguments(parser)
-    return parser
-
-
 def sample_parser() -> Parser:
     """The arguments of ``bayesvae sample``."""
-    parser = _rebuilding_parser(
+    parser = rebuilding_parser(
         "Draw from a run: new data, reconstructions, what lies between two data and along each "
         "latent, the latent space. Writes pictures (.png) and their arrays (.npz).",
         "Examples:\n  bayesvae sample runs/mixture --show draws --count 100\n"
@@ -315,7 +298,7 @@ def sample_parser() -> Parser:
         metavar="FOLDER",
         help="where to write (default: samples/ in the run folder)",
     )
-    _other_data_arguments(parser)
+    other_data_arguments(parser)
     return parser
 
 

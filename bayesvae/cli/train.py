@@ -13,6 +13,7 @@ from torch.optim import Adam
 from bayesvae import objectives
 from bayesvae.check import check_pair
 from bayesvae.cli import pictures, runs
+from bayesvae.cli.arguments import COMPILE
 from bayesvae.cli.build import build, serves_unseen
 from bayesvae.cli.output import device_of, named, remarks, show
 from bayesvae.cli.source import Prepared, prepare
@@ -108,7 +109,7 @@ def _train(pair: Pair, batches: Loader, config: Namespace, validation: Any, run:
         row_optimizer=partial(RowAdam, lr=config.row_learning_rate),
         clip_norm=config.clip_norm,
         validation=validation,
-        compile={"auto": "auto", "always": True, "never": False}[config.compile],
+        compile=COMPILE[config.compile],
         networks=torch.bfloat16 if config.bf16 else None,
         out=run,
         progress=not config.quiet,

@@ -11,6 +11,7 @@ from bayesvae.plots.images import drawable, reconstructions, samples
 from bayesvae.plots.ladders import GapRow, gap_curves, gap_figure, gaps
 from bayesvae.plots.latents import latent_space
 from bayesvae.plots.posteriors import posteriors
+from bayesvae.plots.sides import bracketed
 from bayesvae.plots.style import Values, save
 from bayesvae.plots.tables import columns, reconstructed_columns
 
@@ -18,6 +19,7 @@ __all__ = [
     "GapRow",
     "RankCurves",
     "Values",
+    "bracketed",
     "calibration_figure",
     "columns",
     "decoded_grid",
