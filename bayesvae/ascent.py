@@ -9,6 +9,7 @@ Gradients leave out the score of q, which is zero on average and vanishes where 
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -18,6 +19,7 @@ from torch.distributions import Distribution
 from torch.optim import Adam
 
 from bayesvae.compiled import Compiled, When
+from bayesvae.memory import bytes_per_draw
 from bayesvae.steps import Step
 
 
@@ -32,8 +34,8 @@ class Ascent(NamedTuple):
         window: steps between two looks at the bound, on the same noise.
         tolerance: a window that gains less over the best look before it is lost, nats per datum.
         windows: at most so many a stage.
-        patience: a stage ends after so many windows lost in a row; wide families, whose gains are
-            slow and uneven, need more than one.
+        patience: a stage ends after so many windows lost in a row; more where a family
+            asks for them.
     """
 
     particles: int = 8
@@ -44,6 +46,17 @@ class Ascent(NamedTuple):
     tolerance: float = 5e-3
     windows: int = 20
     patience: int = 1
+
+    def patient_with(self, family: Any) -> "Ascent":
+        """With as much patience as a family asks for.
+
+        Example:
+            >>> from bayesvae.families import Normal
+            >>> Ascent(patience=2).patient_with(Normal(3)).patience
+            2
+        """
+        asked = getattr(family, "patience", 1)
+        return self._replace(patience=max(self.patience, asked))
 
 
 DEFAULT_ASCENT = Ascent()
@@ -193,18 +206,31 @@ class Ascender:
         q = self.q_of(rows, *context)
         return [self._bounds(q, q, context, self.look).mean()]
 
+    def bytes_a_datum(self, rows: Tensor, *context: Any) -> int:
+        """Memory that a step takes for a datum at most: all that it makes, nothing freed.
+
+        With Adam's two moments.
+        """
+        moving = rows.detach().requires_grad_()
+
+        def slope() -> None:
+            with torch.enable_grad():
+                torch.autograd.grad(self._loss(moving, *context), moving)
+
+        return bytes_per_draw(slope, len(rows)) + 2 * rows[0].numel() * rows.element_size()
+
+    def _loss(self, moving: Tensor, *context: Any) -> Tensor:
+        q, fixed = self.q_of(moving, *context), self.q_of(moving.detach(), *context)
+        return -self._bounds(q, fixed, context, self.ascent.particles).sum()
+
     def _steps(self, rows: Tensor) -> tuple[nn.Parameter, Adam, Step]:
         """The rows that move, their optimiser and its step: the same for batches of one size."""
         if rows.shape not in self._rows:
             moving = nn.Parameter(rows.detach().clone())
 
-            def loss(*context: Any) -> Tensor:
-                q, fixed = self.q_of(moving, *context), self.q_of(moving.detach(), *context)
-                return -self._bounds(q, fixed, context, self.ascent.particles).sum()
-
             optimizer = Adam([moving])
             step = Step(
-                loss,
+                partial(self._loss, moving),
                 [moving],
                 [optimizer],
                 self.modules,

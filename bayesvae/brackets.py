@@ -29,6 +29,8 @@ from bayesvae.pair import Pair, require_pair
 from bayesvae.simulation import joint_draws
 
 DEFAULT_ANNEALING = Annealing()
+SETTLE = 100
+"""Transitions at the posterior between the way forwards and the way back."""
 
 
 def _annealers(
@@ -55,7 +57,12 @@ def _annealers(
             yield annealer, annealer.pilot(tick), index, tick
 
 
-def _require(annealing: Annealing) -> None:
+def require_sound(annealing: Annealing) -> None:
+    """Refuses settings that make no sense.
+
+    Raises:
+        ValueError: if a number is out of range.
+    """
     numbers = annealing._asdict()
     require_particles(**{k: numbers[k] for k in ("temperatures", "leapfrogs", "chains")})
     if annealing.pilot < 0 or not 0 < annealing.target < 1:
@@ -112,7 +119,7 @@ def annealed_evidence(
         True
     """
     require_pair(pair)
-    _require(annealing)
+    require_sound(annealing)
     with evaluating(pair):
         x, index = first_batch(pair, data)
         model, guide, given = conditioned(pair, x, index, draw_shared)
@@ -197,7 +204,7 @@ def bracket(
     """
     require_pair(pair)
     require_particles(n=n)
-    _require(annealing)
+    require_sound(annealing)
     began = time.perf_counter()
     with evaluating(pair):
         model, guide, given = conditioned(pair, *blank(pair, n, event))
@@ -219,7 +226,7 @@ def sandwich(
     data: Any,
     annealing: Annealing = DEFAULT_ANNEALING,
     *,
-    settle: int = 100,
+    settle: int = SETTLE,
     draw_shared: bool = False,
     memory: int = MEMORY,
     compile: When = "auto",
@@ -246,19 +253,45 @@ def sandwich(
         ValueError: if a latent is discrete, or a path cannot start at such a guide.
     """
     require_pair(pair)
-    _require(annealing)
-    began = time.perf_counter()
+    require_sound(annealing)
     with evaluating(pair):
         x, index = first_batch(pair, data)
         model, guide, given = conditioned(pair, x, index, draw_shared)
         coordinates = Coordinates(model, guide, x, index)
-        length = 2 * annealing.temperatures + settle
-        batches = _annealers(pair, coordinates, data, annealing, length, memory, compile, progress)
-        lower, upper = [], []
-        for annealer, path, _, tick in batches:
-            log_weight, ends = annealer.forward(path, tick)
-            ends = annealer.settled(path, ends, settle, tick)
-            lower.append(_lower(log_weight))
-            upper.append(_upper(annealer.reverse(path, ends, tick))._replace(bound="none"))
+        return sandwiched(
+            pair,
+            coordinates,
+            data,
+            annealing,
+            given,
+            settle=settle,
+            memory=memory,
+            compile=compile,
+            progress=progress,
+        )
+
+
+def sandwiched(
+    pair: Pair,
+    coordinates: Coordinates,
+    data: Any,
+    annealing: Annealing,
+    given: str,
+    *,
+    settle: int = SETTLE,
+    memory: int,
+    compile: When,
+    progress: bool,
+) -> Bracket:
+    """`sandwich` in coordinates whose shared latents are fixed already, as ``given`` says."""
+    began = time.perf_counter()
+    length = 2 * annealing.temperatures + settle
+    batches = _annealers(pair, coordinates, data, annealing, length, memory, compile, progress)
+    lower, upper = [], []
+    for annealer, path, _, tick in batches:
+        log_weight, ends = annealer.forward(path, tick)
+        ends = annealer.settled(path, ends, settle, tick)
+        lower.append(_lower(log_weight))
+        upper.append(_upper(annealer.reverse(path, ends, tick))._replace(bound="none"))
     sides = [concatenate(side)._replace(given=given) for side in (lower, upper)]
     return Bracket(*sides, time.perf_counter() - began)

@@ -8,16 +8,18 @@ For a datum x, a variational family Q and a guide q_phi in Q,
 the sum being KL(q_phi || p(z | x)) ("Inference Suboptimality in Variational Autoencoders", Cremer,
 Li and Duvenaud, 2018).  L[q*] is found by gradient ascent on the datum's own lambda, so what is
 reported is a lower estimate of it; log p(x) is importance-sampled from a mixture of every q at
-hand, a lower estimate too.  All estimates use fresh noise, so a difference may be negative
-within its error.
+hand, or annealed if that is asked for, a lower bound in expectation either way.  Which of the two
+the gaps are taken from is settled beforehand and for all data: the larger of two noisy lower
+bounds, datum by datum, would be none.  All estimates use fresh noise, so a difference may be
+negative within its error.
 
 A guide may have several latents of any continuous support: families act on them as one real
-vector.  If the guide itself is a member of a family, the gap splits as above; if not, L[q*] -
-L[q_phi] is an improvement over the guide.
+vector.  If the guide itself is a member of a family, the gap splits as above, and a few gradient
+steps from the guide say how much of the amortization gap they close (`bayesvae.semi`); if not,
+L[q*] - L[q_phi] is an improvement over the guide.
 """
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,19 +27,25 @@ from torch import Tensor
 from tqdm import tqdm
 
 from bayesvae import trace
-from bayesvae.ascent import DEFAULT_ASCENT, LOOK, Ascent, Optimum
+from bayesvae.ais import Annealing
+from bayesvae.ascent import DEFAULT_ASCENT, Ascent
+from bayesvae.brackets import require_sound, sandwiched
 from bayesvae.compiled import When
-from bayesvae.data import sequential
-from bayesvae.dependence import guide_parameters, refuse_unseen
+from bayesvae.data import Loader, sequential
+from bayesvae.dependence import refuse_unseen
 from bayesvae.estimates import Estimate, concatenate, require_particles
 from bayesvae.evaluation import conditioned, evaluating, first_batch, on_device
 from bayesvae.families import Family, MultivariateNormal, Normal
+from bayesvae.frames import joined
 from bayesvae.latents import Coordinates
 from bayesvae.memory import MEMORY, bytes_per_draw
-from bayesvae.optima import Compared, Comparer, Settings
+from bayesvae.optima import Compared, Comparer, Settings, route_of
 from bayesvae.pair import Pair, require_pair
+from bayesvae.prices import Price, guide_price, optimum_prices, semi_price
 from bayesvae.programs import Program
-from bayesvae.report import Comparison, Price, Split
+from bayesvae.report import Comparison
+from bayesvae.semi import Semi
+from bayesvae.split import Split
 
 
 def compare(
@@ -46,9 +54,12 @@ def compare(
     unseen: Any = None,
     *,
     families: Sequence[Callable[[int], Family]] = (Normal, MultivariateNormal),
+    semi: Semi | None = None,
+    annealing: Annealing | None = None,
     particles: int = 200,
     evidence_particles: int = 1000,
     ascent: Ascent = DEFAULT_ASCENT,
+    training_seconds: float | None = None,
     batch_size: int = 250,
     memory: int = MEMORY,
     compile: When = "auto",
@@ -69,9 +80,17 @@ def compare(
             ascent may start from the one before); fitted in the guide's standardised
             coordinates, which is the same thing for families that are closed under a scaling of
             each latent.
+        semi: how many gradient steps to take from the guide in its own family, and how; None for
+            none.
+        annealing: how log p(x) is annealed; all gaps are then from its lower bound. It is run
+            back from its own ends too, which tells how far to believe it and is no bound. None to
+            do with importance sampling.
         particles: draws for each bound, fresh ones.
         evidence_particles: draws for log p(x), from a mixture of the guide and all optima.
-        ascent: how the per-datapoint optimum is sought.
+        ascent: how the per-datapoint optimum is sought; a family that asks for more ``patience``
+            gets it.
+        training_seconds: what the training of the guide took, to tell from how many unseen data
+            on it is the cheaper way; None if that is not known.
         batch_size: data optimised at once, fewer if memory asks for it.
         memory: budget, bytes.
         compile: "auto" to compile the search and the weights once that will pay, True at once,
@@ -82,7 +101,8 @@ def compare(
         The comparison; print it, or see its splits.
 
     Raises:
-        ValueError: if the pair is not sound, or a guide with a row a datum gets unseen data.
+        ValueError: if the pair is not sound, a guide with a row a datum gets unseen data, or
+            annealing cannot start where it is to.
 
     Example:
         >>> from bayesvae.pairs import PPCA, ppca
@@ -94,36 +114,59 @@ def compare(
     require_pair(pair)
     require_particles(particles=particles, evidence_particles=evidence_particles)
     families = _checked(families)
-    sources = {"train": data} if unseen is None else {"train": data, "unseen": unseen}
+    _require_settings(semi, annealing)
+    parts = {"train": data} if unseen is None else {"train": data, "unseen": unseen}
     with evaluating(pair):
-        x, index = first_batch(pair, data)
-        if unseen is not None:
-            parameters, size = list(pair.parameters()), sequential(data).size
-            refuse_unseen(pair.guide, parameters, x, index, size, "unseen")
-            first_batch(pair, unseen)
+        x, index = _first_data(pair, parts, training_seconds)
         model, guide, given = conditioned(pair, x, index)
+        coordinates, left_out = _coordinates(model, guide, x, index, families, annealing)
         per_draw = bytes_per_draw(lambda: trace.log_terms(model, guide, x, index), len(x))
-        at_once = max(1, min(batch_size, memory // (per_draw * max(ascent.particles, LOOK))))
-        sources = {name: sequential(source, at_once) for name, source in sources.items()}
         settings = Settings(
-            families, particles, evidence_particles, ascent, memory, per_draw, compile
+            families, particles, evidence_particles, ascent, semi, memory, per_draw, compile
         )
+        rows = settings.rows_at_once(batch_size)
+        sources = {name: sequential(part, rows) for name, part in parts.items()}
         number = sum(len(source) for source in sources.values())
-        coordinates, left_out = _coordinates(model, guide, x, index, families)
-        compare_batch = Comparer(pair, (model, guide), coordinates, settings, number)
-        splits, optima = {}, []
-        total = sum(source.size for source in sources.values())
-        with tqdm(total=total, unit="datum", disable=not progress, desc="compare") as bar:
-            for name, source in sources.items():
-                batches = []
-                for x, index in on_device(pair, source):
-                    batches.append(compare_batch(x, index))
-                    bar.update(len(x))
-                splits[name] = _split(batches, given)
-                optima += [batch.optima for batch in batches]
-        x, index = next(on_device(pair, sources["train"]))
-        prices = (_guide_price(pair, x, index), *_optimum_prices(optima))
-    return Comparison(splits, prices, given, left_out)
+        comparer = Comparer(pair, (model, guide), coordinates, settings, number)
+        found = _compared(comparer, pair, sources, progress)
+        splits = {name: _split(batches, given) for name, batches in found.items()}
+        if annealing is not None and coordinates is not None:
+            options = {"memory": memory, "compile": compile, "progress": progress}
+            for name, part in parts.items():
+                both = sandwiched(pair, coordinates, part, annealing, given, **options)
+                splits[name] = splits[name]._replace(annealed=both)
+        batches = [batch for each in found.values() for batch in each]
+        prices = _prices(pair, x, index, batches, comparer.working)
+    if semi is not None and not splits["train"].semi:
+        left_out.append(
+            "No steps were taken from the guide: it is a member of none of the families fitted."
+        )
+    return Comparison(splits, prices, given, "\n".join(left_out), training_seconds)
+
+
+def _require_settings(semi: Semi | None, annealing: Annealing | None) -> None:
+    if semi is not None:
+        semi.require()
+    if annealing is not None:
+        require_sound(annealing)
+
+
+def _first_data(
+    pair: Pair, parts: Mapping[str, Any], training_seconds: float | None
+) -> tuple[Tensor, Tensor]:
+    """A few training data, after a look at whether the pair serves what it is to serve.
+
+    Raises:
+        ValueError: if the pair is not sound, or a guide with a row a datum is to serve others.
+    """
+    x, index = first_batch(pair, parts["train"])
+    if "unseen" in parts or training_seconds is not None:
+        argument = "unseen" if "unseen" in parts else "training_seconds"
+        parameters, size = list(pair.parameters()), sequential(parts["train"]).size
+        refuse_unseen(pair.guide, parameters, x, index, size, argument)
+    if "unseen" in parts:
+        first_batch(pair, parts["unseen"])
+    return x, index
 
 
 def _coordinates(
@@ -132,14 +175,38 @@ def _coordinates(
     x: Tensor,
     index: Tensor | None,
     families: Sequence[Callable[[int], Family]],
-) -> tuple[Coordinates | None, str]:
-    """The latents as one vector, or why they are none and no families are fitted."""
-    if not families:
-        return None, ""
+    annealing: Annealing | None,
+) -> tuple[Coordinates | None, list[str]]:
+    """The latents as one vector, or why they are none, with what is therefore not done.
+
+    Raises:
+        ValueError: if annealing cannot start at such a guide.
+    """
+    left_out = ["No families were fitted"] if families else []
+    left_out += [] if annealing is None else ["Nothing was annealed"]
+    if not left_out:
+        return None, []
     try:
-        return Coordinates(model, guide, x, index), ""
+        coordinates = Coordinates(model, guide, x, index)
     except ValueError as error:
-        return None, f"No families were fitted: {error}"
+        return None, [f"{what}: {error}" for what in left_out]
+    if annealing is not None:
+        annealing.start.require(coordinates)
+    return coordinates, []
+
+
+def _compared(
+    comparer: Comparer, pair: Pair, sources: Mapping[str, Loader], progress: bool
+) -> dict[str, list[Compared]]:
+    """What every batch of every split adds."""
+    found: dict[str, list[Compared]] = {name: [] for name in sources}
+    total = sum(source.size for source in sources.values())
+    with tqdm(total=total, unit="datum", disable=not progress, desc="compare") as bar:
+        for name, source in sources.items():
+            for x, index in on_device(pair, source):
+                found[name].append(comparer(x, index))
+                bar.update(len(x))
+    return found
 
 
 def _checked(families: Any) -> tuple[Callable[[int], Family], ...]:
@@ -162,11 +229,11 @@ def _checked(families: Any) -> tuple[Callable[[int], Family], ...]:
     return makers
 
 
-def _split(batches: list[Compared], given: str) -> Split:
-    names = list(batches[0].bounds)
+def _split(batches: Sequence[Compared], given: str) -> Split:
     sizes = torch.tensor([float(len(batch.guide.value)) for batch in batches])
+    first = batches[0]
 
-    def joined(parts: list[Estimate]) -> Estimate:
+    def one(parts: list[Estimate]) -> Estimate:
         return concatenate(parts)._replace(given=given)
 
     def movement(name: str) -> float:
@@ -174,29 +241,28 @@ def _split(batches: list[Compared], given: str) -> Split:
         return (moved @ sizes / sizes.sum()).item()
 
     return Split(
-        joined([batch.guide for batch in batches]),
-        joined([batch.log_evidence for batch in batches]),
-        {name: joined([batch.bounds[name] for batch in batches]) for name in names},
-        {name: movement(name) for name in names},
-        batches[0].own,
+        one([batch.guide for batch in batches]),
+        one([batch.importance for batch in batches]),
+        {name: one([batch.bounds[name] for batch in batches]) for name in first.bounds},
+        {name: movement(name) for name in first.bounds},
+        first.own,
+        {k: one([batch.semi[k] for batch in batches]) for k in first.semi},
+        posteriors=first.posteriors and joined([batch.posteriors for batch in batches]),
     )
 
 
-def _guide_price(pair: Pair, x: Tensor, index: Tensor | None) -> Price:
-    """Time of the guide's program on a batch, and the parameters that its draws depend on."""
-    start, runs = time.perf_counter(), 5
-    for _ in range(runs):
-        trace.draws(pair.guide, x, index)
-    seconds = (time.perf_counter() - start) / runs
-    with torch.enable_grad():
-        parameters = guide_parameters(pair.guide, list(pair.parameters()), x, index)
-    return Price("guide", 1000 * seconds / len(x), sum(p.numel() for p in parameters))
-
-
-def _optimum_prices(optima: list[dict[str, Optimum]]) -> Iterator[Price]:
-    data = {name: 0 for each in optima for name in each}
-    for name in data:
-        found = [each[name] for each in optima]
-        rows = sum(len(o.rows) for o in found)
-        seconds = sum(o.seconds for o in found)
-        yield Price(name, 1000 * seconds / rows, 1000 * found[0].rows.shape[-1])
+def _prices(
+    pair: Pair,
+    x: Tensor,
+    index: Tensor | None,
+    batches: Sequence[Compared],
+    working: Mapping[str, int],
+) -> tuple[Price, ...]:
+    """Of the guide, of every family's search, and of every number of steps."""
+    guide = guide_price(pair, x, index)
+    count = sum(len(batch.guide.value) for batch in batches)
+    semi = []
+    for k in batches[0].refined:
+        seconds = 1000 * sum(batch.refined[k].seconds for batch in batches) / count
+        semi.append(semi_price(guide, route_of(k), seconds, working[route_of(k)]))
+    return guide, *semi, *optimum_prices([batch.optima for batch in batches], working)

@@ -6,19 +6,22 @@ the guide's means wherever data are given.  Nothing here is a bound or an estima
 arrays under the pictures.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from functools import partial
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
 from bayesvae import programs, trace
-from bayesvae.data import rows, sequential
-from bayesvae.dependence import refuse_positions
-from bayesvae.distributions import centre_of, mean_of
+from bayesvae.distributions import mean_of
+from bayesvae.encoding import encoded, local_latents
 from bayesvae.evaluation import evaluating
 from bayesvae.pair import Pair, on_device_of
+
+LogDensity: TypeAlias = Callable[[Tensor], Tensor]
 
 
 class Samples(NamedTuple):
@@ -58,13 +61,18 @@ class Grid(NamedTuple):
         first: coordinates of the first entry, ``(C,)``.
         second: coordinates of the second entry, ``(R,)``.
         log_joint: log p(x_n, z), ``(n, R, C)``: the posterior up to a constant a datum.
-        log_guide: log q(z | x_n), ``(n, R, C)``.
+        log_guides: log q(z | x_n), ``(n, R, C)``, by name; the pair's own is "guide".
     """
 
     first: Tensor
     second: Tensor
     log_joint: Tensor
-    log_guide: Tensor
+    log_guides: dict[str, Tensor]
+
+    @property
+    def log_guide(self) -> Tensor:
+        """Of the pair's own guide, ``(n, R, C)``."""
+        return self.log_guides["guide"]
 
 
 def samples(pair: Pair, count: int, event: Sequence[int]) -> Samples:
@@ -92,7 +100,7 @@ def samples(pair: Pair, count: int, event: Sequence[int]) -> Samples:
         asked = drawable(pair.model, x, index)
         seen = observed(asked, x)
         sites = trace.draws(programs.sampled(pair.model), x, index)
-        latents = {name: sites[name].value.cpu() for name in _local(asked)}
+        latents = {name: sites[name].value.cpu() for name in local_latents(asked)}
         site = sites[seen]
         return Samples(latents, _mean(site, x).cpu(), site.value.reshape(x.shape).cpu())
 
@@ -121,7 +129,7 @@ def codes(pair: Pair, data: Any, *, draw: bool = False) -> dict[str, Tensor]:
         tensor([0.5000, 0.5000, 0.5000, 0.5000])
     """
     with evaluating(pair):
-        return {name: value.cpu() for name, value in _encoded(pair, data, draw).local.items()}
+        return {name: value.cpu() for name, value in encoded(pair, data, draw).local.items()}
 
 
 def means(pair: Pair, latents: Mapping[str, Tensor], event: Sequence[int]) -> Tensor:
@@ -150,16 +158,19 @@ def means(pair: Pair, latents: Mapping[str, Tensor], event: Sequence[int]) -> Te
         return _mean(sites[observed(sites, x)], x).cpu()
 
 
-def reconstructions(pair: Pair, data: Any) -> Tensor:
+def reconstructions(
+    pair: Pair, data: Any, latents: Mapping[str, Tensor] = MappingProxyType({})
+) -> Tensor:
     """E[x | z] at the guide's codes of the data, ``(N, *event)``.
 
     Args:
         pair: the pair.
         data: as in `codes`.
+        latents: codes of the data to use instead, by site name, ``(N, *event)``.
     """
     with evaluating(pair):
-        code = _encoded(pair, data)
-    return means(pair, code.local | code.shared, code.x.shape[1:])
+        code = encoded(pair, data)
+    return means(pair, {**code.local, **latents, **code.shared}, code.x.shape[1:])
 
 
 def interpolations(pair: Pair, starts: Any, ends: Any, steps: int = 9) -> Tensor:
@@ -178,7 +189,7 @@ def interpolations(pair: Pair, starts: Any, ends: Any, steps: int = 9) -> Tensor
         ValueError: if there are not as many starts as ends, or fewer than two steps.
     """
     with evaluating(pair):
-        first, last = _encoded(pair, starts), _encoded(pair, ends)
+        first, last = encoded(pair, starts), encoded(pair, ends)
     shape = first.x.shape
     if shape != last.x.shape or steps < 2:
         raise ValueError(
@@ -212,7 +223,7 @@ def traversals(
         ValueError: if that latent is no vector, or has no prior to measure by.
     """
     with evaluating(pair):
-        code = _encoded(pair, data)
+        code = encoded(pair, data)
     name, z = next(iter(code.local.items()))
     if z.dim() != 2:
         raise ValueError(
@@ -249,41 +260,56 @@ def prior_moments(
 
 
 def posterior_grid(
-    pair: Pair, data: Any, first: Tensor, second: Tensor, *, at_once: int = 2000
+    pair: Pair,
+    data: Any,
+    first: Tensor,
+    second: Tensor,
+    others: Mapping[str, LogDensity] = MappingProxyType({}),
+    *,
+    at_once: int = 2000,
 ) -> Grid:
-    """log p(x, z) and log q(z | x) on a grid of a two-dimensional latent.
+    """log p(x, z), log q(z | x), and any other log-density, on a grid of a 2-dimensional latent.
 
     Args:
         pair: the pair, with one latent of two entries.
         data: n data, as in `codes`.
         first: coordinates of the first entry, ``(C,)``.
         second: coordinates of the second entry, ``(R,)``.
+        others: by name, from z ``(K, n, 2)`` to log q(z | x_n) ``(K, n)``, as ``log_prob`` maps.
         at_once: points of the grid evaluated together.
 
     Raises:
-        ValueError: if the pair's latent is another.
+        ValueError: if the pair's latent is another, or a log-density is of another shape.
     """
     with evaluating(pair):
-        x, index, local, shared = _encoded(pair, data)
+        x, index, local, shared = encoded(pair, data)
         shapes = {name: tuple(value.shape[1:]) for name, value in local.items()}
         if list(shapes.values()) != [(2,)]:
             raise ValueError(f"posterior_grid needs one latent of two entries; got {shapes}.")
         ((name, code),) = local.items()
-        points = torch.cartesian_prod(second, first).flip(-1).to(code)
-        found = []
-        for part in points.split(at_once):
-            z = part[:, None].expand(-1, len(x), -1)
-            found.append(
-                [
-                    trace.log_joint(program, shared | {name: z}, x, index, particles=len(part)).T
-                    for program in (pair.model, pair.guide)
-                ]
-            )
-        joint, guide = (torch.cat(parts, 1) for parts in zip(*found, strict=True))
-        shape = (len(second), len(first))
-        return Grid(
-            first, second, joint.unflatten(1, shape).cpu(), guide.unflatten(1, shape).cpu()
+
+        def under(program: programs.Program, z: Tensor) -> Tensor:
+            return trace.log_joint(program, shared | {name: z}, x, index, particles=len(z))
+
+        points = torch.cartesian_prod(second, first).flip(-1).to(code).split(at_once)
+        densities = {"": partial(under, pair.model), "guide": partial(under, pair.guide), **others}
+        on_grid = {
+            key: torch.cat([_at(key, density, part, len(x)) for part in points]).T.cpu()
+            for key, density in densities.items()
+        }
+        on_grid = {k: v.unflatten(1, (len(second), len(first))) for k, v in on_grid.items()}
+        return Grid(first, second, on_grid.pop(""), on_grid)
+
+
+def _at(name: str, density: LogDensity, points: Tensor, size: int) -> Tensor:
+    """A log-density ``(K, n)`` at points ``(K, 2)``, for each of n data."""
+    found = density(points[:, None].expand(-1, size, -1))
+    if found.shape != (len(points), size):
+        raise ValueError(
+            f"'{name}' must map z (K, n, 2) to log-densities (K, n); got {tuple(found.shape)} for "
+            f"{len(points)} points and {size} data. Give it a batch of {size}."
         )
+    return found
 
 
 def blank(pair: Pair, count: int, event: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -332,50 +358,3 @@ def _mean(site: trace.Site, x: Tensor) -> Tensor:
             "Use a likelihood whose mean is known."
         )
     return mean.reshape(x.shape)
-
-
-def _local(sites: Mapping[str, trace.Site]) -> list[str]:
-    """Latents of single data.
-
-    Raises:
-        ValueError: if one lies in a further plate, which puts another axis before the data's.
-    """
-    local = [s for s in sites.values() if s.data_plate is not None and not s.observed]
-    for site in local:
-        if len(site.plates) > 1:
-            raise ValueError(
-                f"Codes need latents with the data plate alone around them; '{site.name}' lies in "
-                f"{[plate.name for plate in site.plates]}. Make the other plates part of the "
-                "event with .to_event(n)."
-            )
-    return [site.name for site in local]
-
-
-class _Code(NamedTuple):
-    """Data on the pair's device with their latents, and the latents that all data share."""
-
-    x: Tensor
-    index: Tensor
-    local: dict[str, Tensor]
-    shared: dict[str, Tensor]
-
-
-def _encoded(pair: Pair, data: Any, draw: bool = False) -> _Code:
-    """The guide's latents of data; means, each given the ones before, or draws."""
-    x, index = on_device_of(pair, *rows(data))
-    pair.find_parameters(x, index)
-    refuse_positions(pair.guide, list(pair.parameters()), x, index, sequential(data))
-    sites = trace.draws(pair.guide, x, index)
-    local = _local(sites)
-    values: dict[str, Tensor] = {}
-    for name in [name for name, site in sites.items() if not site.observed]:
-        if not draw:
-            sites = trace.draws(programs.given(pair.guide, values), x, index)
-        values[name] = sites[name].value if draw else _mean_or_draw(sites[name])
-    shared = {name: value for name, value in values.items() if name not in local}
-    return _Code(x, index, {name: values[name] for name in local}, shared)
-
-
-def _mean_or_draw(site: trace.Site) -> Tensor:
-    mean = centre_of(site.distribution)
-    return site.value if mean is None else mean

@@ -12,6 +12,8 @@ A guide is a Pyro program of ``(x, index)``; ``guide.posterior(x, index)`` is th
 it samples from.
 """
 
+from functools import partial
+
 import pyro
 import torch
 from pyro.poutine import block
@@ -23,6 +25,7 @@ from bayesvae import trace
 from bayesvae.distributions import pyro_ready
 from bayesvae.families import Family
 from bayesvae.programs import DATA_PLATE, Program
+from bayesvae.slopes import uphill
 
 
 class Amortized(nn.Module):
@@ -184,22 +187,13 @@ class SemiAmortized(nn.Module):
     def posterior(self, x: Tensor, index: Tensor | None = None) -> Distribution:
         """q(z | x) after the steps, for each row of ``x`` ``(B, *event)``."""
         first = self.start.rows(x)
-        rows = first
+        rows, bound = first, partial(self._bound, x=x, index=index)
         with torch.enable_grad():
             for _ in range(self.steps):
-                rows = self._uphill(rows, x, index)
+                rows = uphill(rows, bound, self.rate, through=self.through)
         if self.through or not self.steps:
             return self.family(rows)
         return self.family(first + (rows - first).detach())
-
-    def _uphill(self, rows: Tensor, x: Tensor, index: Tensor | None) -> Tensor:
-        """The rows after a step on each datum's bound."""
-        through = self.through and rows.requires_grad
-        rows = rows if through else rows.detach().requires_grad_()
-        (slope,) = torch.autograd.grad(self._bound(rows, x, index), rows, create_graph=through)
-        # A row far from its optimum has a slope of any size; its step has not.
-        length = slope.norm(dim=-1, keepdim=True).clamp_min(1.0)
-        return rows + self.rate * slope / length
 
     def _bound(self, rows: Tensor, x: Tensor, index: Tensor | None) -> Tensor:
         """Sum over data of L(lambda_n), by fresh draws of q; the draws stand as further data."""

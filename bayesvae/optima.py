@@ -1,68 +1,54 @@
 """The best q of every family for one batch, and log p(x) from all of them: what `compare` repeats.
 
-Families act on the latents of a datum as one real vector u, in coordinates v = (u - m) / s with m
-and s the guide's mean and standard deviation of the datum, where posteriors have about unit scale
-and one step size suits them all.
+Families act on the latents of a datum as one real vector, in the coordinates of
+`bayesvae.frames`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
-import pyro.distributions as dist
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
 from bayesvae import trace
-from bayesvae.ascent import Ascender, Ascent, Optimum
+from bayesvae.ascent import LOOK, Ascender, Ascent, Optimum
 from bayesvae.compiled import Compiled, When
-from bayesvae.distributions import bare, support_of, unwrapped
 from bayesvae.estimates import Estimate, weights
 from bayesvae.families import Family
-from bayesvae.frames import Frame
+from bayesvae.frames import Frame, Member, Own, Posteriors, framed, kept, masked
 from bayesvae.latents import Coordinates
 from bayesvae.pair import Pair
 from bayesvae.programs import Program
+from bayesvae.semi import Refined, Refiner, Semi
 
-
-def _as_one_vector(guide: Program, x: Tensor, index: Tensor | None) -> Distribution | None:
-    """The guide's distribution of u, where it is one with known moments over one real vector."""
-    local = [s for s in trace.draws(guide, x, index).values() if s.data_plate is not None]
-    local = [site for site in local if not site.observed]
-    if len(local) != 1 or len(local[0].plates) != 1:
-        return None
-    q = unwrapped(local[0].distribution)
-    if isinstance(q, torch.distributions.Normal):
-        q = dist.Normal(q.loc.unsqueeze(-1), q.scale.unsqueeze(-1)).to_event(1)
-    support = support_of(q)
-    if support is None or bare(support) is not torch.distributions.constraints.real:
-        return None
-    try:
-        loc, scale = q.mean, q.stddev
-    except NotImplementedError:  # torch's word for moments without a closed form
-        return None
-    usable = torch.isfinite(loc).all() and torch.isfinite(scale).all() and (scale > 0).all()
-    return q if len(q.event_shape) == 1 and usable else None
-
-
-def _member(q: Distribution | None, frame: Frame) -> Distribution:
-    """The guide in v as families can read it: mean zero, unit standard deviations."""
-    zero = torch.zeros_like(frame.loc)
-    if isinstance(q, torch.distributions.MultivariateNormal):
-        tril = q.scale_tril / frame.scale.unsqueeze(-1)
-        return dist.MultivariateNormal(zero, scale_tril=tril)
-    return dist.Normal(zero, torch.ones_like(zero)).to_event(1)
+NOTHING: Mapping = MappingProxyType({})
 
 
 class Compared(NamedTuple):
-    """What one batch adds to a split."""
+    """What one batch adds to a split.
+
+    Attributes:
+        guide: L[q_phi].
+        importance: log p(x) from the pooled proposal.
+        bounds: L[q*] by family.
+        optima: where each ascent ended.
+        own: the guide's own family among them.
+        semi: L after k steps, by k.
+        refined: where the steps ended.
+        posteriors: every q.
+    """
 
     guide: Estimate
-    log_evidence: Estimate
-    bounds: dict[str, Estimate]
-    optima: dict[str, Optimum]
-    own: str | None
+    importance: Estimate
+    bounds: Mapping[str, Estimate] = NOTHING
+    optima: Mapping[str, Optimum] = NOTHING
+    own: str | None = None
+    semi: Mapping[int, Estimate] = NOTHING
+    refined: Mapping[int, Refined] = NOTHING
+    posteriors: Posteriors | None = None
 
 
 class Settings(NamedTuple):
@@ -73,6 +59,7 @@ class Settings(NamedTuple):
         particles: draws for each bound.
         evidence_particles: draws for log p(x).
         ascent: how the optimum is sought.
+        semi: how the guide is improved; None if it is not.
         memory: budget, bytes.
         per_draw: what one draw takes of it.
         compile: "auto", True or False.
@@ -82,6 +69,7 @@ class Settings(NamedTuple):
     particles: int
     evidence_particles: int
     ascent: Ascent
+    semi: Semi | None
     memory: int
     per_draw: int
     compile: When
@@ -90,9 +78,18 @@ class Settings(NamedTuple):
         """How many draws of so many data fit the budget."""
         return max(1, self.memory // (self.per_draw * rows))
 
+    def rows_at_once(self, most: int) -> int:
+        """How many data fit the budget while they are searched."""
+        draws = max(self.ascent.particles, LOOK, 0 if self.semi is None else self.semi.particles)
+        return max(1, min(most, self.memory // (self.per_draw * draws)))
+
 
 class Comparer:
-    """Compares batch after batch, so that what was compiled for one of them serves the others."""
+    """Compares batch after batch, so that what was compiled for one of them serves the others.
+
+    Attributes:
+        working: by route, what one step takes for a datum at most, bytes.
+    """
 
     def __init__(
         self,
@@ -105,7 +102,9 @@ class Comparer:
         self.pair, self.settings, self.batches = pair, settings, batches
         self.model, self.guide = programs
         self.coordinates = coordinates
+        self.working: dict[str, int] = {}
         self._ascenders: dict[str, Ascender] = {}
+        self._refiners: dict[str, Refiner] = {}
 
         def compiled(function: Callable[..., Sequence[Tensor]], name: str) -> Compiled:
             return Compiled(function, [pair], when=settings.compile, name=f"{name} in compare")
@@ -122,43 +121,68 @@ class Comparer:
             return self._guide_weight(x, index, k)[0]
 
         amortized = weights(guide_weight, settings.particles, at_once).elbo()
-        if self.coordinates is None:
+        if self.coordinates is None or not settings.families:
             proposal = weights(guide_weight, settings.evidence_particles, at_once)
-            return Compared(amortized, proposal.log_evidence(), {}, {}, None)
-        own, frame = self._frame(x, index)
-        found = self._optima(own, frame)
-        optima = {name: optimum for name, (_, optimum) in found.items()}
-        bounds, members = {}, {name: family for name, (family, _) in found.items()}
-        for name, family in members.items():
-            q = frame.masked(family(optima[name].rows))
-            bounds[name] = weights(
-                partial(self._under, q, frame), settings.particles, at_once
-            ).elbo()
-        parts = [frame.masked(members[name](optima[name].rows)) for name in members]
-        pooled = partial(self._pooled, parts, frame)
-        proposal = weights(pooled, settings.evidence_particles, at_once)
-        home = next((n for n, f in members.items() if own is not None and f.contains(own)), None)
-        return Compared(amortized, proposal.log_evidence(), bounds, optima, home)
+            return Compared(amortized, proposal.log_evidence())
+        own, frame = framed(self.guide, self.coordinates, x, index)
+        optima, best = self._optima(own, frame)
+        home = next((n for n, m in best.items() if own is not None and own.within(m.family)), None)
+        start = None if home is None else own.member(best[home].family)
+        refined = self._refined(home, start, frame)
+        reached = {k: Member(start.family, found.rows) for k, found in refined.items()}
+        bounds = {name: self._bound(member, frame) for name, member in best.items()}
+        pooled = partial(self._pooled, [self._q(member, frame) for member in best.values()], frame)
+        evidence = weights(pooled, settings.evidence_particles, at_once).log_evidence()
+        members = best if start is None else {"guide": start, **best}
+        members = members | {route_of(k): member for k, member in reached.items()}
+        return Compared(
+            amortized,
+            evidence,
+            bounds,
+            optima,
+            home,
+            {k: self._bound(member, frame) for k, member in reached.items()},
+            refined,
+            kept(frame, self.coordinates, members),
+        )
 
-    def _frame(self, x: Tensor, index: Tensor | None) -> tuple[Distribution | None, Frame]:
-        """The guide as a distribution of u, if it is one, and the coordinates that it gives."""
-        q = _as_one_vector(self.guide, x, index)
-        if q is not None:
-            return q, Frame(x, index, q.mean, q.stddev, self.coordinates.mask(x, index))
-        return None, Frame.by_draws(self.coordinates, x, index)
+    def _q(self, member: Member, frame: Frame) -> Distribution:
+        return masked(member.family(member.rows), frame.mask)
 
-    def _optima(self, own: Distribution | None, frame: Frame) -> dict[str, tuple[Family, Optimum]]:
+    def _bound(self, member: Member, frame: Frame) -> Estimate:
+        """L[q] by fresh draws."""
+        under = partial(self._under, self._q(member, frame), frame)
+        at_once = self.settings.at_once(len(frame.x))
+        return weights(under, self.settings.particles, at_once).elbo()
+
+    def _optima(
+        self, own: Own | None, frame: Frame
+    ) -> tuple[dict[str, Optimum], dict[str, Member]]:
         """The best member of each family, started where the narrower ones ended."""
-        starts = [_member(own, frame), frame.prior(self.coordinates)]
-        found = {}
+        starts = [frame.guide(own), frame.prior(self.coordinates)]
+        optima, best = {}, {}
         for make in self.settings.families:
             family = make(frame.loc.shape[-1])
             name = type(family).__name__
             ascender = self._ascender(name, family)
             candidates = torch.stack([family.rows(start) for start in starts])
             optimum = ascender(ascender.better_start(candidates, *frame), *frame)
-            found[name] = family, optimum
+            optima[name], best[name] = optimum, Member(family, optimum.rows)
             starts.append(family(optimum.rows))
+            if name not in self.working:
+                self.working[name] = ascender.bytes_a_datum(optimum.rows, *frame)
+        return optima, best
+
+    def _refined(self, home: str | None, start: Member | None, frame: Frame) -> dict[int, Refined]:
+        """What k steps from the guide reach, where it is a member of a family."""
+        if start is None or self.settings.semi is None:
+            return {}
+        refiner = self._refiner(home, start.family)
+        found = refiner(start.rows, *frame)
+        for k in found:
+            if route_of(k) not in self.working:
+                taken = refiner.bytes_a_datum(start.rows, *frame) if k else 0
+                self.working[route_of(k)] = taken
         return found
 
     def _log_joint(self, v: Tensor, *frame: Any) -> Tensor:
@@ -200,17 +224,34 @@ class Comparer:
         terms = trace.log_terms(self.model, self.guide, x, index, particles=k)
         return [terms.local.log_weight]
 
-    def _ascender(self, name: str, family: Family) -> Ascender:
-        def q_of(rows: Tensor, *context: Any) -> Distribution:
-            return Frame(*context).masked(family(rows))
+    def _q_of(self, family: Family) -> Callable[..., Distribution]:
+        return lambda rows, *context: masked(family(rows), Frame(*context).mask)
 
+    def _ascender(self, name: str, family: Family) -> Ascender:
         if name not in self._ascenders:
             self._ascenders[name] = Ascender(
                 self._log_joint,
-                q_of,
-                self.settings.ascent,
+                self._q_of(family),
+                self.settings.ascent.patient_with(family),
                 [self.pair],
                 compile=self.settings.compile,
                 batches=self.batches,
             )
         return self._ascenders[name]
+
+    def _refiner(self, name: str, family: Family) -> Refiner:
+        if name not in self._refiners:
+            self._refiners[name] = Refiner(
+                self._log_joint,
+                self._q_of(family),
+                self.settings.semi,
+                [self.pair],
+                compile=self.settings.compile,
+                batches=self.batches,
+            )
+        return self._refiners[name]
+
+
+def route_of(steps: int) -> str:
+    """The name of the way to q by some steps from the guide."""
+    return f"semi-amortized, {steps} step{'' if steps == 1 else 's'}"

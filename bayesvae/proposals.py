@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
@@ -19,7 +18,7 @@ from torch.distributions import Distribution
 from bayesvae.ascent import DEFAULT_ASCENT, LOOK, Ascender, Ascent
 from bayesvae.compiled import When
 from bayesvae.families import Family, MultivariateNormal
-from bayesvae.frames import Frame
+from bayesvae.frames import Frame, framed, masked
 from bayesvae.latents import Coordinates, Point
 
 State = tuple[Any, ...]
@@ -40,8 +39,8 @@ class Budget(NamedTuple):
     batches: int | None = None
 
 
-Search = Callable[[State, Tensor, Tensor | None], State]
-"""``(state, x, index)`` to a better state for that batch."""
+Search = Callable[[State], State]
+"""From a batch's state to a better one."""
 
 
 def _nothing(coordinates: Coordinates, x: Tensor, index: Tensor | None) -> State:
@@ -49,7 +48,7 @@ def _nothing(coordinates: Coordinates, x: Tensor, index: Tensor | None) -> State
 
 
 def _no_search(coordinates: Coordinates, budget: Budget) -> Search:
-    return lambda state, x, index: state
+    return lambda state: state
 
 
 class Proposal(NamedTuple):
@@ -87,7 +86,7 @@ class Proposal(NamedTuple):
     ) -> Callable[[Tensor, Tensor | None], State]:
         """The function of ``(x, index)`` that finds the state of batch after batch."""
         search = self.search(coordinates, budget)
-        return lambda x, index: search(self.start(coordinates, x, index), x, index)
+        return lambda x, index: search(self.start(coordinates, x, index))
 
 
 GUIDE = Proposal(
@@ -104,6 +103,52 @@ PRIOR = Proposal(
     by_guide=False,
 )
 """The model's prior: owes nothing to the guide, and far from the posterior of much data."""
+
+
+class _Best(NamedTuple):
+    """The best member of a family for each datum: rows of it in v, and the frame of the batch.
+
+    Attributes:
+        members: the family for a number of latents, the same one at every call.
+        ascent: how rows are sought.
+    """
+
+    members: Callable[[int], Family]
+    ascent: Ascent
+
+    def q(self, rows: Tensor, *frame: Any) -> Distribution:
+        frame = Frame(*frame)
+        return masked(self.members(frame.loc.shape[-1])(rows), frame.mask)
+
+    def start(self, coordinates: Coordinates, x: Tensor, index: Tensor | None) -> State:
+        own, frame = framed(coordinates.guide, coordinates, x, index)
+        return self.members(coordinates.size).rows(frame.guide(own)), *frame
+
+    def search(self, coordinates: Coordinates, budget: Budget) -> Search:
+        def log_joint(v: Tensor, *frame: Any) -> Tensor:
+            return Frame(*frame).log_joint(coordinates, v)
+
+        family = self.members(coordinates.size)
+        ascent, options = self.ascent.patient_with(family), budget._asdict()
+        climb = Ascender(log_joint, self.q, ascent, options.pop("modules"), **options)
+
+        def found(state: State) -> State:
+            rows, *frame = state
+            prior = family.rows(Frame(*frame).prior(coordinates))
+            rows = climb.better_start(torch.stack([rows, prior]), *frame)
+            return climb(rows, *frame).rows, *frame
+
+        return found
+
+    def draw(
+        self, coordinates: Coordinates, state: State, k: int, x: Tensor, index: Tensor | None
+    ) -> Tensor:
+        return Frame(*state[1:]).standardised.to_u(self.q(*state).sample((k,)))
+
+    def log_density(self, state: State, point: Point) -> Tensor:
+        frame = Frame(*state[1:])
+        v = frame.standardised.to_v(point.u)
+        return self.q(*state).log_prob(v) - frame.log_determinant
 
 
 def optimum(
@@ -124,45 +169,50 @@ def optimum(
         >>> optimum().name
         'the best MultivariateNormal of each datum'
     """
-    members = lru_cache(maxsize=None)(family)
+    best = _Best(lru_cache(maxsize=None)(family), ascent)
+    return Proposal(
+        f"the best {type(family(1)).__name__} of each datum",
+        best.draw,
+        best.log_density,
+        by_guide=False,
+        start=best.start,
+        search=best.search,
+        at_once=max(LOOK, 3 * ascent.particles),  # a gradient holds about three times a draw
+    )
 
-    def q(rows: Tensor, *frame: Any) -> Distribution:
-        frame = Frame(*frame)
-        return frame.masked(members(frame.loc.shape[-1])(rows))
 
-    def start(coordinates: Coordinates, x: Tensor, index: Tensor | None) -> State:
-        frame = Frame.by_draws(coordinates, x, index)
-        unit = dist.Normal(torch.zeros_like(frame.loc), 1.0).to_event(1)
-        return members(coordinates.size).rows(unit), *frame
+class _Mixed(NamedTuple):
+    """A mixture; its state is those of its parts."""
 
-    def search(coordinates: Coordinates, budget: Budget) -> Search:
-        def log_joint(v: Tensor, *frame: Any) -> Tensor:
-            return Frame(*frame).log_joint(coordinates, v)
+    parts: tuple[Proposal, ...]
+    shares: tuple[float, ...]
 
-        options = {"compile": budget.compile, "batches": budget.batches}
-        climb = Ascender(log_joint, q, ascent, budget.modules, **options)
+    def start(self, coordinates: Coordinates, x: Tensor, index: Tensor | None) -> State:
+        return tuple(part.start(coordinates, x, index) for part in self.parts)
 
-        def found(state: State, x: Tensor, index: Tensor | None) -> State:
-            rows, *frame = state
-            prior = members(coordinates.size).rows(Frame(*frame).prior(coordinates))
-            rows = climb.better_start(torch.stack([rows, prior]), *frame)
-            return climb(rows, *frame).rows, *frame
+    def search(self, coordinates: Coordinates, budget: Budget) -> Search:
+        searches = [part.search(coordinates, budget) for part in self.parts]
+
+        def found(states: State) -> State:
+            return tuple(better(each) for better, each in zip(searches, states, strict=True))
 
         return found
 
     def draw(
-        coordinates: Coordinates, state: State, k: int, x: Tensor, index: Tensor | None
+        self, coordinates: Coordinates, states: State, k: int, x: Tensor, index: Tensor | None
     ) -> Tensor:
-        return Frame(*state[1:]).standardised.to_u(q(*state).sample((k,)))
+        each = zip(self.parts, states, strict=True)
+        u = torch.stack([part.draw(coordinates, state, k, x, index) for part, state in each])
+        weights = torch.tensor(self.shares).to(u)
+        chosen = torch.multinomial(weights, u[0, ..., 0].numel(), replacement=True)
+        chosen = chosen.reshape(1, *u.shape[1:-1], 1)
+        return u.gather(0, chosen.expand(1, *u.shape[1:]))[0]
 
-    def log_density(state: State, point: Point) -> Tensor:
-        frame = Frame(*state[1:])
-        v = frame.standardised.to_v(point.u)
-        return q(*state).log_prob(v) - frame.log_determinant
-
-    name = f"the best {type(members(1)).__name__} of each datum"
-    at_once = max(LOOK, 3 * ascent.particles)  # a gradient holds about three times a draw
-    return Proposal(name, draw, log_density, False, start, search, at_once)
+    def log_density(self, states: State, point: Point) -> Tensor:
+        each = zip(self.parts, states, strict=True)
+        densities = torch.stack([part.log_density(state, point) for part, state in each])
+        weights = torch.tensor(self.shares).to(densities).log()
+        return (densities + weights[:, None, None]).logsumexp(0)
 
 
 def mixture(*parts: Proposal, shares: tuple[float, ...] | None = None) -> Proposal:
@@ -176,8 +226,8 @@ def mixture(*parts: Proposal, shares: tuple[float, ...] | None = None) -> Propos
         ValueError: if shares are not positive numbers, one a part, that sum to one.
 
     Example:
-        >>> mixture(GUIDE, PRIOR, shares=(0.9, 0.1)).name
-        'a mixture of the guide and the prior'
+        >>> mixture(GUIDE, optimum(), shares=(0.1, 0.9)).name
+        'a mixture of the guide and the best MultivariateNormal of each datum'
     """
     shares = shares or (1 / len(parts),) * len(parts)
     if len(shares) != len(parts) or min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6:
@@ -185,32 +235,13 @@ def mixture(*parts: Proposal, shares: tuple[float, ...] | None = None) -> Propos
             f"mixture needs one positive share a part, summing to one; got {shares} for "
             f"{len(parts)} parts."
         )
-
-    def start(coordinates: Coordinates, x: Tensor, index: Tensor | None) -> State:
-        return tuple(part.start(coordinates, x, index) for part in parts)
-
-    def search(coordinates: Coordinates, budget: Budget) -> Search:
-        each = [part.search(coordinates, budget) for part in parts]
-        return lambda states, x, index: tuple(
-            find(state, x, index) for find, state in zip(each, states, strict=True)
-        )
-
-    def draw(
-        coordinates: Coordinates, states: State, k: int, x: Tensor, index: Tensor | None
-    ) -> Tensor:
-        each = zip(parts, states, strict=True)
-        u = torch.stack([part.draw(coordinates, state, k, x, index) for part, state in each])
-        weights = torch.tensor(shares).to(u)
-        chosen = torch.multinomial(weights, u[0, ..., 0].numel(), replacement=True)
-        chosen = chosen.reshape(1, *u.shape[1:-1], 1)
-        return u.gather(0, chosen.expand(1, *u.shape[1:]))[0]
-
-    def log_density(states: State, point: Point) -> Tensor:
-        each = zip(parts, states, strict=True)
-        densities = torch.stack([part.log_density(state, point) for part, state in each])
-        weights = torch.tensor(shares).to(densities).log()
-        return (densities + weights[:, None, None]).logsumexp(0)
-
-    name = "a mixture of " + " and ".join(part.name for part in parts)
-    by_guide, at_once = any(p.by_guide for p in parts), max(p.at_once for p in parts)
-    return Proposal(name, draw, log_density, by_guide, start, search, at_once)
+    mixed = _Mixed(parts, shares)
+    return Proposal(
+        "a mixture of " + " and ".join(part.name for part in parts),
+        mixed.draw,
+        mixed.log_density,
+        by_guide=any(part.by_guide for part in parts),
+        start=mixed.start,
+        search=mixed.search,
+        at_once=max(part.at_once for part in parts),
+    )

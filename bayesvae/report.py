@@ -4,7 +4,7 @@ import csv
 import io
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -12,61 +12,9 @@ from torch import Tensor
 from bayesvae import plots
 from bayesvae.checkpoint import write_aside
 from bayesvae.estimates import Estimate, mean_and_error
-
-
-class Split(NamedTuple):
-    """One set of data; every estimate is per datum, in the order of the data, nats.
-
-    Attributes:
-        guide: L[q_phi], the guide's own bound.
-        log_evidence: log p(x) from the pooled proposal, a lower bound in expectation.
-        bounds: L[q*] by family.
-        movement: by family, what the last window of the ascent still gained (mean over data).
-        own: the guide's own family among ``bounds``; None if it is none of them.
-    """
-
-    guide: Estimate
-    log_evidence: Estimate
-    bounds: Mapping[str, Estimate]
-    movement: Mapping[str, float]
-    own: str | None
-
-    @property
-    def amortization_gap(self) -> Tensor | None:
-        """L[q*] - L[q_phi] in the guide's own family, ``(N,)``; None if it has none."""
-        return None if self.own is None else self.improvement(self.own)
-
-    @property
-    def approximation_gap(self) -> Tensor | None:
-        """log p(x) - L[q*] of the guide's own family, ``(N,)``; None if it has none."""
-        return None if self.own is None else self.shortfall(self.own)
-
-    @property
-    def inference_gap(self) -> Tensor:
-        """log p(x) - L[q_phi] = KL(q_phi || p(z | x)), ``(N,)``."""
-        return self.log_evidence.value - self.guide.value
-
-    def shortfall(self, family: str) -> Tensor:
-        """The approximation gap of a family, log p(x) - L[q*], ``(N,)``."""
-        return self.log_evidence.value - self.bounds[family].value
-
-    def improvement(self, family: str) -> Tensor:
-        """L[q*] of a family minus the guide's bound, ``(N,)``."""
-        return self.bounds[family].value - self.guide.value
-
-
-class Price(NamedTuple):
-    """What a route to q costs for a thousand data.
-
-    Attributes:
-        route: "guide" or a family's name.
-        seconds: to find q, per thousand data.
-        parameters: numbers stored to serve a thousand data.
-    """
-
-    route: str
-    seconds: float
-    parameters: int
+from bayesvae.inference_data import inference_data
+from bayesvae.prices import Price
+from bayesvae.split import Split
 
 
 class Comparison(NamedTuple):
@@ -76,15 +24,17 @@ class Comparison(NamedTuple):
 
     Attributes:
         splits: by name, such as "train" and "unseen".
-        prices: of the guide and of each family's optimisation.
+        prices: of the guide, of each family's optimisation, and of steps from the guide.
         given: what the estimates are conditional on, in words; empty if on nothing.
-        left_out: why no families were fitted, in words; empty if they were.
+        left_out: what was not done, and why, in words; empty if all was.
+        training_seconds: what the guide's training is said to have taken; None if unknown.
     """
 
     splits: Mapping[str, Split]
     prices: tuple[Price, ...]
     given: str = ""
     left_out: str = ""
+    training_seconds: float | None = None
 
     def __str__(self) -> str:
         """The table."""
@@ -103,29 +53,40 @@ class Comparison(NamedTuple):
         """
         text = io.StringIO()
         writer = csv.writer(text)
-        families = list(dict.fromkeys(f for s in self.splits.values() for f in s.bounds))
-        names = [f"optimum_{family}" for family in families]
-        errors = [f"{name}_stderr" for name in names]
-        writer.writerow(
-            [
-                *("split", "position", "log_evidence", "log_evidence_stderr"),
-                *("effective_sample_size", "guide_elbo", "guide_elbo_stderr", *names, *errors),
-            ]
-        )
+        writer.writerow(["split", "position", *next(iter(self.splits.values())).columns()])
         for name, split in self.splits.items():
-            columns = [
-                split.log_evidence.value,
-                split.log_evidence.stderr,
-                split.log_evidence.effective_sample_size,
-                split.guide.value,
-                split.guide.stderr,
-                *(split.bounds[f].value for f in families),
-                *(split.bounds[f].stderr for f in families),
-            ]
-            lists = [column.tolist() for column in columns]
+            lists = [column.tolist() for column in split.columns().values()]
             for position, row in enumerate(zip(*lists, strict=True)):
                 writer.writerow([name, position, *(f"{number:.6g}" for number in row)])
         write_aside(path, lambda aside: aside.write_text(text.getvalue()))
+
+    def to_inference_data(self) -> Any:
+        """Every estimate of every datum as an ``arviz.InferenceData``.
+
+        A group a split; dims ``datum``, ``family`` and ``steps``; variables ``log_evidence``,
+        ``guide_elbo``, ``optimum``, ``semi_amortized``, each with its ``_stderr``, in nats.
+
+        Raises:
+            ImportError: if ArviZ is not installed; ``pip install 'bayesvae[arviz]'``.
+        """
+        return inference_data(self.splits)
+
+    def break_even(self) -> tuple[str, int | None] | None:
+        """From how many unseen data on the guide, its training included, takes less time.
+
+        Returns:
+            The route that it is compared with, the search in the guide's own family or else the
+            quickest, and the number, None if there is none (see `bayesvae.prices`). None where
+            the training time is not known or nothing was searched.
+        """
+        guide, *others = self.prices
+        split = next(iter(self.splits.values()))
+        searches = {price.route: price for price in others if price.route in split.bounds}
+        if self.training_seconds is None or not searches:
+            return None
+        quickest = min(searches.values(), key=lambda price: price.seconds)
+        other = searches.get(split.own, quickest)
+        return other.route, guide.break_even(other, self.training_seconds)
 
     def figure(self) -> Figure:
         """The gaps of each split, and their distribution over data."""
@@ -143,48 +104,74 @@ class Comparison(NamedTuple):
         )
 
     def _bounds(self) -> str:
-        rows = []
-        for name, split in self.splits.items():
-            size = split.log_evidence.effective_sample_size
-            note = f"importance sampling, median effective sample size {size.median():.0f}"
-            rows.append((name, "log p(x)", _number(split.log_evidence.value), note))
-            for family, bound in reversed(split.bounds.items()):
-                note = f"per-datapoint optimum; last movement {split.movement[family]:+.4f}"
-                rows.append((name, f"L[q*] {family}", _number(bound.value), note))
-            rows.append(
-                (
-                    name,
-                    "L[q_phi] guide",
-                    _number(split.guide.value),
-                    "the pair's own guide",
-                )
-            )
+        rows = [(name, *row) for name, split in self.splits.items() for row in _bounds_of(split)]
         return _table(("split", "bound", "nats per datum", ""), rows)
 
     def _gaps(self) -> str:
         rows = []
         for name, split in self.splits.items():
-            for kind, family, values in _gaps_of(split):
+            for kind, family, values in split.gaps():
                 share = f"{100 * (values > 1).double().mean():.1f} %"
                 rows.append((name, kind, family, _number(values), share))
         head = ("split", "gap (paired)", "family", "nats per datum", "above 1 nat")
         return _table(head, rows)
 
     def _prices(self) -> str:
-        rows = [(p.route, f"{p.seconds:.3g}", f"{p.parameters:,}") for p in self.prices]
-        return _table(("route", "seconds per 1,000 data", "parameters for 1,000 data"), rows)
+        rows = [
+            (p.route, f"{p.seconds:.3g}", f"{p.parameters:,}", _bytes(p.stored), _bytes(p.working))
+            for p in self.prices
+        ]
+        counted = ("parameters for 1,000 data", "stored", "at work, a datum")
+        table = _table(("route", "seconds per 1,000 data", *counted), rows)
+        return "\n".join([table, *self._break_even_words()])
+
+    def _break_even_words(self) -> Iterator[str]:
+        found = self.break_even()
+        if found is None:
+            return
+        route, number = found
+        trained = f"with {self.training_seconds:,.3g} s of training charged to it"
+        if number is None:
+            yield f"The guide is never the cheaper route than {route}, {trained}."
+        else:
+            yield f"From {number:,} unseen data on the guide is cheaper than {route}, {trained}."
 
 
-def _gaps_of(split: Split) -> Iterator[tuple[str, str, Tensor]]:
-    """Every gap of a split: its kind, its family, and its values ``(N,)``."""
-    if split.own is not None:
-        yield "amortization gap", split.own, split.amortization_gap
-    for family in split.bounds:
-        yield "approximation gap", family, split.shortfall(family)
-    for family in split.bounds:
-        if family != split.own:
-            yield "improvement over the guide", family, split.improvement(family)
-    yield "log p(x) - L[q_phi]", "guide", split.inference_gap
+def _bounds_of(split: Split) -> Iterator[tuple[str, str, str]]:
+    """Every bound of a split, from above: its name, its mean, and how it was had."""
+    if split.annealed is not None:
+        yield "log p(x)", _number(split.annealed.upper.value), "annealing backwards: no bound"
+        note = "annealing, a lower bound; all gaps are from it"
+        yield "log p(x)", _number(split.annealed.lower.value), note
+    yield "log p(x)", _number(split.importance.value), _sampled(split.importance)
+    for family, bound in reversed(split.bounds.items()):
+        note = f"per-datapoint optimum; last movement {split.movement[family]:+.4f}"
+        yield f"L[q*] {family}", _number(bound.value), note
+    for k in sorted(split.semi, reverse=True):
+        note = f"{k} gradient step{'' if k == 1 else 's'} from the guide"
+        yield f"L[q_semi] {split.own}", _number(split.semi[k].value), note
+    yield "L[q_phi] guide", _number(split.guide.value), "the pair's own guide"
+
+
+def _sampled(importance: Estimate) -> str:
+    size = importance.effective_sample_size.median()
+    note = f"importance sampling, median effective sample size {size:.0f}"
+    doubted = int((~importance.trusted).sum())
+    return note + f"; k-hat above 0.7 for {doubted} of {len(importance.value)}" * bool(doubted)
+
+
+def _bytes(count: int) -> str:
+    """A number of bytes, to three digits.
+
+    Example:
+        >>> _bytes(999), _bytes(1_234_567)
+        ('999 B', '1.23 MB')
+    """
+    for unit in ("B", "kB", "MB"):
+        if count < 999.5:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} GB"
 
 
 def _number(values: Tensor) -> str:

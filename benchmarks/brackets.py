@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 import torch
 from jsonargparse import auto_cli
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from bayesvae import Annealing, bracket, checkpoint, data, fit, log_evidence, plots, proposals
@@ -42,7 +41,7 @@ class Rung(NamedTuple):
         lower: the bound from below.
         upper: the bound from above.
         width: their difference, paired.
-        error: the root mean square of the standard errors of single lower bounds.
+        chains: standard error of the mean lower bound by chains alone, the data being the same.
     """
 
     start: str
@@ -52,7 +51,7 @@ class Rung(NamedTuple):
     lower: tuple[float, float]
     upper: tuple[float, float]
     width: tuple[float, float]
-    error: float
+    chains: float
 
 
 def trained(x: Tensor, epochs: int, seed: int, kept: Path) -> Pair:
@@ -75,15 +74,17 @@ def trained(x: Tensor, epochs: int, seed: int, kept: Path) -> Pair:
     return pair
 
 
-def climbed(pair: Pair, start: str, annealing: Annealing, count: int, seed: int) -> tuple:
+def climbed(
+    pair: Pair, start: str, annealing: Annealing, count: int, seed: int
+) -> tuple[Rung, Tensor]:
     """A rung, and the images ``(count, 1, 28, 28)``, which depend on the seed alone."""
     torch.manual_seed(seed)
     path, began = annealing._replace(start=STARTS[start]), time.process_time()
     found = bracket(pair, count, (1, 28, 28), path, progress=False)
     sides = (found.lower.value, found.upper.value, found.width)
-    error = found.lower.stderr.square().mean().sqrt().item()
+    chains = found.lower.stderr.norm().item() / count
     times = (found.seconds, time.process_time() - began)
-    rung = Rung(start, path.temperatures, *times, *map(mean_and_error, sides), error)
+    rung = Rung(start, path.temperatures, *times, *map(mean_and_error, sides), chains)
     return rung, found.x
 
 
@@ -163,36 +164,16 @@ def in_words(temperatures: float, most: int) -> str:
     return f"more than {most}" if math.isinf(temperatures) else f"{temperatures:.0f}"
 
 
-def figure(rungs: Sequence[Rung], sample: Mapping[str, Any]) -> Figure:
-    """Both bounds against the number of temperatures, below them the width."""
-    best = max(rungs, key=lambda rung: rung.lower[0]).lower[0]
-    drawn = Figure(figsize=(8.0, 6.0), layout="constrained")
-    bounds, widths = drawn.subplots(2, 1, sharex=True)
-    colours = dict(zip(STARTS, ("#0072B2", "#D55E00"), strict=True))
+def curves(rungs: Sequence[Rung]) -> dict[str, plots.WidthCurve]:
+    """Width and lower bound against the number of temperatures, for each start."""
+    found = {}
     for start, each in by_start(rungs).items():
-        if not each:
-            continue
-        t, style = [rung.temperatures for rung in each], {"color": colours[start]}
-        lower, upper = (
-            [s[0] - best for s in side]
-            for side in zip(*((r.lower, r.upper) for r in each), strict=True)
-        )
-        bounds.fill_between(t, lower, upper, alpha=0.2, linewidth=0, **style)
-        bounds.plot(t, lower, "o-", label=f"started at the {start}", **style)
-        bounds.plot(t, upper, "o--", **style)
-        mean, error = zip(*(rung.width for rung in each), strict=True)
-        widths.errorbar(t, mean, error, fmt="o-", **style)
-    level = sample["log_evidence"] - best
-    text = f"importance sampling, {sample['particles']:,} draws"
-    bounds.axhline(level, color="#555555", linestyle=":", label=text)
-    bounds.set_ylabel("bounds of log p(x), nats,\nagainst the best lower one")
-    bounds.legend(frameon=False)
-    widths.axhline(0.0, color="#555555", linewidth=0.8)
-    widths.set(xscale="log", xlabel="temperatures", ylabel="width (nats)")
-    widths.set_xticks(sorted({rung.temperatures for rung in rungs}))
-    widths.xaxis.set_major_formatter("{x:.0f}")
-    widths.minorticks_off()
-    return drawn
+        if each:
+            width, width_error = zip(*(rung.width for rung in each), strict=True)
+            lower, chains = [rung.lower[0] for rung in each], [rung.chains for rung in each]
+            budget = [rung.temperatures for rung in each]
+            found[start] = plots.WidthCurve(budget, width, width_error, lower, chains)
+    return found
 
 
 def climb(
@@ -255,7 +236,7 @@ def main(
         print(f"{rung.start} {rung.temperatures}: {rung.width[0]:.3f} nats", flush=True)
         checkpoint.save_json(out, found | {"rungs": [each._asdict() for each in rungs]})
     print(table(rungs, found["importance_sampling"]))
-    plots.save(figure(rungs, found["importance_sampling"]), out.with_suffix(".png"))
+    plots.save(plots.bracket_widths(curves(rungs)), out.with_suffix(".png"))
 
 
 if __name__ == "__main__":

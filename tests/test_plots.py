@@ -48,12 +48,12 @@ def names(figure):
     return [label.get_text() for label in figure.axes[0].get_yticklabels()]
 
 
-def posteriors(n=2, guides=("encoder",)):
+def posteriors(n=2, guides=("encoder",), draw=plots.posteriors):
     """Standard normals on a grid, with as many approximations equal to them."""
     line = torch.linspace(-4, 4, 41)
     log_p = -0.5 * (line[:, None] ** 2 + line**2).repeat(n, 1, 1)
     log_q = log_p - torch.log(torch.tensor(2 * torch.pi))
-    return plots.posteriors(line, line, log_p, dict.fromkeys(guides, log_q))
+    return draw(line, line, log_p, dict.fromkeys(guides, log_q))
 
 
 FIGURES = {
@@ -90,6 +90,13 @@ FIGURES = {
     ),
     "a posterior": lambda: posteriors(1),
     "posteriors": lambda: posteriors(5, "abcd"),
+    "panels": lambda: posteriors(2, "abcdef", plots.posterior_panels),
+    "ordered gaps": lambda: plots.ordered_gaps([row("train"), row(n=1)]).figure,
+    "gaps against evidence": lambda: plots.gaps_against_evidence([row("train"), row(n=1)]).figure,
+    "worst images": lambda: plots.worst_data(*torch.rand(2, 12, 3, 4, 4), *torch.rand(2, 12)),
+    "worst vectors": lambda: plots.worst_data(*torch.rand(2, 12, 50), *torch.rand(2, 12)),
+    "widths": lambda: plots.bracket_widths({"guide": plots.WidthCurve(*[[1.0]] * 5)}),
+    "routes": lambda: plots.training_routes({"a": plots.RouteCurve([0.0], [-1.0], [-2.0])}),
     "table": lambda: plots.columns(torch.randn(20, 15), torch.randn(30, 15)),
     "constant column": lambda: plots.columns(torch.full((20, 1), 1.5), torch.randn(30, 1)),
     "plane": lambda: plots.columns(torch.randn(20, 2), torch.randn(30, 2)),
@@ -339,6 +346,10 @@ ERRORS = {
     "values of others": (lambda: plots.traversals(ROWS, [1, 2]), "`values` must be 5.*got 2"),
     "names of others": (lambda: plots.traversals(ROWS, range(5), ["z1"]), "`names` .* 2 .*got 1"),
     "no approximation": (lambda: posteriors(guides=""), "`log_guides` must be one to 4.* got 0"),
+    "seven approximations": (
+        lambda: posteriors(1, "abcdefg", plots.posterior_panels),
+        "one to 6, by name; got 7",
+    ),
     "grid of others": (
         lambda: plots.posteriors(range(3), range(4), ROWS[0], {"encoder": ROWS[0]}),
         r"`log_joint` must fit .*\(5, 4, 4\).*\(n, 4, 3\)",

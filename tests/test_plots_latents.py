@@ -34,11 +34,13 @@ def inside(contours, level, points):
     return np.mean(np.any([Path(path).contains_points(points) for path in paths], axis=0))
 
 
-def posterior_figure(log_guides, n=1, first=FIRST, second=SECOND, **options):
+def posterior_figure(
+    log_guides, n=1, first=FIRST, second=SECOND, draw=plots.posteriors, **options
+):
     plane = torch.stack(torch.meshgrid(first, second, indexing="xy"), -1)
     log_joint = (POSTERIOR.log_prob(plane) - 80.0).repeat(n, 1, 1)
     guides = {name: q.log_prob(plane).repeat(n, 1, 1) for name, q in log_guides.items()}
-    return plots.posteriors(first, second, log_joint, guides, **options)
+    return draw(first, second, log_joint, guides, **options)
 
 
 def texts(axes):
@@ -186,6 +188,54 @@ def test_the_guide_and_its_familys_optimum_have_the_colours_of_their_gaps():
     assert [text.get_color() for text in figure.axes[3].texts] == ["#D55E00", "#0072B2"]
     lines = [line.get_color() for line in figure.legends[0].get_lines()]
     assert lines == ["#D55E00", "#0072B2"]
+
+
+class TwoNormals:
+    """Far from any normal: two of them, far apart."""
+
+    parts = (
+        MultivariateNormal(torch.tensor([-2.0, -1.0]).double(), 0.1 * torch.eye(2).double()),
+        MultivariateNormal(torch.tensor([2.0, -1.0]).double(), 0.1 * torch.eye(2).double()),
+    )
+
+    def log_prob(self, z):
+        return torch.stack([part.log_prob(z) for part in self.parts]).logsumexp(0) - np.log(2)
+
+
+def test_each_datum_and_q_has_a_panel_with_its_own_contours_and_divergence():
+    guides = {"encoder": GUIDE, "MultivariateNormal q*": POSTERIOR, "mixture": TwoNormals()}
+    figure = posterior_figure(guides, n=2, draw=plots.posterior_panels, titles=["seven", "nine"])
+    assert len(figure.axes) == 6
+    z = torch.cat([part.sample((20_000,)) for part in TwoNormals.parts])
+    mixture = (TwoNormals().log_prob(z) - POSTERIOR.log_prob(z)).mean()
+    expected = [kl_divergence(GUIDE, POSTERIOR), 0.0, mixture]
+    for axes, value in zip(figure.axes, expected * 2, strict=True):
+        assert float(texts(axes)[0]) == pytest.approx(float(value), abs=0.06)
+    _, lines = regions(figure.axes[2])
+    for part in TwoNormals.parts:
+        assert abs(inside(lines, 0, part.sample((4_000,)).numpy()) - 0.9) < 0.02
+    titles = [" ".join(axes.get_title().split()) for axes in figure.axes]
+    assert titles == [*guides, *[""] * 3]
+    assert [axes.get_ylabel().split("\n")[0] for axes in figure.axes[::3]] == ["seven", "nine"]
+
+
+def test_panels_of_a_datum_show_the_same_part_of_the_plane():
+    guides = {"encoder": GUIDE, "mixture": TwoNormals()}
+    left, right = posterior_figure(guides, draw=plots.posterior_panels).axes
+    assert (left.get_xlim(), left.get_ylim()) == (right.get_xlim(), right.get_ylim())
+    low, high = left.get_xlim()
+    assert low < -2.5
+    assert high > 2.5
+
+
+def test_a_flaw_stands_under_its_own_panel():
+    far = MultivariateNormal(torch.tensor([5.5, 0.0]).double(), torch.eye(2).double())
+    figure = posterior_figure({"encoder": GUIDE, "far": far}, draw=plots.posterior_panels)
+    left, right = figure.axes
+    assert left.get_xlabel() == ""
+    assert "of far" in right.get_xlabel()
+    assert texts(right) == ["?"]
+    assert "?" in figure.legends[0].get_title().get_text()
 
 
 def test_a_panel_is_around_the_mass_and_not_the_whole_grid():

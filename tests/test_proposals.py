@@ -186,9 +186,9 @@ def test_a_mixture_draws_from_its_parts_by_their_shares():
 def test_a_mixture_with_the_optimum_saves_a_guide_that_is_astray():
     model = rotated()
     x, pair = drawn(model, 30), astray(model)
-    found = log_evidence(pair, x, 2000, proposal=mixture(GUIDE, optimum(DIAGONAL)))
+    found = log_evidence(pair, x, 2000, proposal=mixture(GUIDE, PRIOR, optimum(DIAGONAL)))
     truth = model.log_evidence(x)
-    assert found.trusted.double().mean() > 0.9
+    assert found.trusted.double().mean() > 0.75
     assert ((found.value - truth) / found.stderr)[found.trusted].abs().max() < 4.5
     guide = log_evidence(pair, x, 2000)
     assert found.effective_sample_size.mean() > 5 * guide.effective_sample_size.mean()

@@ -69,7 +69,7 @@ def test_csv_has_one_line_a_datum_and_one_column_a_bound(tmp_path):
     rows = list(csv.DictReader((tmp_path / "new" / "gaps.csv").read_text().splitlines()))
     families = ["optimum_Normal", "optimum_MultivariateNormal"]
     estimates = ["log_evidence", "guide_elbo", *families]
-    columns = ["split", "position", "effective_sample_size", *estimates]
+    columns = ["split", "position", "effective_sample_size", "k_hat", *estimates]
     assert set(rows[0]) == {*columns, *(f"{name}_stderr" for name in estimates)}
     places = [(name, str(i)) for name, x in data.items() for i in range(len(x))]
     assert [(row["split"], row["position"]) for row in rows] == places

@@ -12,12 +12,13 @@ from jsonargparse.typing import (
 
 from bayesvae.cli.help import Parser
 from bayesvae.cli.parts import PARTS
+from bayesvae.compiled import When
 
 Share = restricted_number_type("Share", float, [(">=", 0), ("<", 1)])
 Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**63)])
+COMPILE: dict[str, When] = {"auto": "auto", "always": True, "never": False}
+"""What ``--compile`` takes, and what the library calls it."""
 BINARISATIONS = ("none", "static", "dynamic")
-COMPILE = {"auto": "auto", "always": True, "never": False}
-"""What the words of ``--compile`` mean."""
 SHOWN = ("draws", "reconstructions", "interpolations", "traversals", "latent", "posteriors")
 """What ``bayesvae sample`` can make."""
 
@@ -185,17 +186,19 @@ def _training_arguments(parser: Parser) -> None:
         help="EM-like: steps of the guide before each of the model; 0 trains both at once",
     )
     add("--clip-norm", type=PositiveFloat | None, metavar="X", help="bound on the gradient's norm")
-    compile_argument(
-        add,
-        "trace the pair once and compile its steps: auto does in a run that is long enough "
-        "to win the compiler's seconds back; never repeats a run to the last digit",
-    )
+    compile_argument(add, "a run", "its steps")
     add("--bf16", action="store_true", help="multiply in bfloat16 inside of networks")
 
 
-def compile_argument(add: Any, what: str) -> None:
-    """The option that says whether to compile; its words mean `COMPILE`."""
-    add("--compile", type=Literal["auto", "always", "never"], default="auto", help=what)
+def compile_argument(add: Any, what: str, steps: str) -> None:
+    """``--compile``, for a command that takes steps."""
+    add(
+        "--compile",
+        type=Literal["auto", "always", "never"],
+        default="auto",
+        help=f"trace the pair once and compile {steps}: auto does in {what} that is long enough "
+        f"to win the compiler's seconds back; never repeats {what} to the last digit",
+    )
 
 
 def _run_arguments(parser: Parser) -> None:

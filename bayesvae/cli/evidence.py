@@ -13,13 +13,14 @@ from bayesvae.calibration import LEVELS, Calibration, calibrate
 from bayesvae.cli import runs
 from bayesvae.cli.arguments import COMPILE
 from bayesvae.cli.estimators import PROPOSALS, annealing_of, path_entries, path_in_words
+from bayesvae.cli.examine import opened
 from bayesvae.cli.output import named, unused, write_csv
 from bayesvae.estimates import TRUSTED, mean_and_error
 
 
 def run_bracket(options: Namespace) -> None:
     """Brackets log p(x) of data that a run's model makes."""
-    run = runs.opened(options)
+    run = opened(options)
     folder = unused(Path(options.out or run.folder / "bracket"), options.overwrite)
     path = annealing_of(options)
     event, how = run.facts.event, _how(options)
@@ -40,7 +41,7 @@ def run_bracket(options: Namespace) -> None:
 
 def run_calibrate(options: Namespace) -> None:
     """Ranks known latents among draws of a run's guide."""
-    run = runs.opened(options)
+    run = opened(options)
     folder = unused(Path(options.out or run.folder / "calibration"), options.overwrite)
     event, how = run.facts.event, _how(options)
     found = calibrate(run.pair, options.data_count, event, draws=options.draws, **how)

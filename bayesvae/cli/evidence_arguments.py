@@ -31,14 +31,6 @@ def _path_arguments(add: Any, stated: bool) -> None:
         add(f"--{name}", type=hint, default=given, metavar="N", help=what)
 
 
-def _compile_argument(add: Any) -> None:
-    compile_argument(
-        add,
-        "trace the pair's densities once and compile them: auto does where the work is long "
-        "enough to win the compiler's seconds back",
-    )
-
-
 def evaluate_parser() -> Parser:
     """The arguments of ``bayesvae evaluate``."""
     parser = rebuilding_parser(
@@ -71,7 +63,7 @@ def evaluate_parser() -> Parser:
     )
     group("--annealing", action="store_true", help="walk to the posterior instead of one leap")
     _path_arguments(group, stated=False)
-    _compile_argument(group)
+    compile_argument(group, "an evaluation", "its densities")
     other_data_arguments(parser)
     return parser
 
@@ -91,7 +83,7 @@ def bracket_parser() -> Parser:
     add("--data-count", type=PositiveInt, default=100, metavar="N", help=_DRAWN)
     _proposal_argument(add, "where the path begins, as in `bayesvae evaluate`")
     _path_arguments(add, stated=True)
-    _compile_argument(add)
+    compile_argument(add, "a bracket", "its gradients")
     _folder_argument(add, "bracket/")
     return parser
 
@@ -109,7 +101,7 @@ def calibrate_parser() -> Parser:
     add = parser.add_argument
     add("--data-count", type=PositiveInt, default=1000, metavar="N", help=f"{_DRAWN}, 50 or more")
     add("--draws", type=PositiveInt, default=999, metavar="N", help="of the guide, 99 or more")
-    _compile_argument(add)
+    compile_argument(add, "a calibration", "its draws and densities")
     _folder_argument(add, "calibration/")
     return parser
 

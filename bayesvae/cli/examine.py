@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import torch
 from jsonargparse import Namespace
 from torch import Tensor
 
@@ -12,6 +13,7 @@ from bayesvae.cli.build import serves_unseen
 from bayesvae.cli.estimators import described, evidence_of, in_words, refuse_walking
 from bayesvae.cli.mistakes import nearest
 from bayesvae.cli.output import (
+    device_of,
     named,
     remarks,
     require_writable,
@@ -28,7 +30,7 @@ from bayesvae.report import Comparison
 
 def run_compare(options: Namespace) -> None:
     """Compares amortized with per-datapoint inference on a run, and adds to its folder."""
-    run = runs.opened(options)
+    run = opened(options)
     unused(run.folder / "gaps.csv", options.overwrite)
     require_writable(run.folder / "figures")
     if options.data is not None:
@@ -57,7 +59,7 @@ def run_evaluate(options: Namespace) -> None:
     if options.data is not None and options.split == "train":
         raise ValueError("--split train is the run's own data; got --data too. Leave one out.")
     refuse_walking(options)
-    run = runs.opened(options)
+    run = opened(options)
     name = options.split if options.data is None else Path(options.data).stem
     out = Path(options.out or run.folder / "evaluations" / f"{name}.csv")
     unused(out, options.overwrite)
@@ -86,7 +88,7 @@ def run_sample(options: Namespace) -> None:
             f"--show takes any of {', '.join(pictures.SHOWS)}; got {', '.join(unknown)}."
             f"{nearest(unknown[0], pictures.SHOWS)}"
         )
-    run = runs.opened(options)
+    run = opened(options)
     folder = Path(options.out or run.folder / "samples")
     wanted = options.show
     data = _shown(run, options)
@@ -103,6 +105,14 @@ def run_sample(options: Namespace) -> None:
         pictures.SHOWS[name](look)
     made = sorted(path.name for path in folder.iterdir())
     print(f"Written to {folder}: {', '.join(made)}")
+
+
+def opened(options: Namespace) -> runs.Run:
+    """The run, on the device that was asked for; the seed is set."""
+    device = device_of(options.device)
+    run = runs.read(options, device)
+    torch.manual_seed(options.seed)
+    return run
 
 
 def _own(run: runs.Run, options: Namespace) -> Prepared:

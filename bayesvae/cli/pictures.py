@@ -148,8 +148,9 @@ def posteriors(look: Look) -> None:
     codes = next(iter(generate.codes(look.pair, data, draw=True).values()))
     first, second = _around(codes, 241, margin=2.0)
     grid = generate.posterior_grid(look.pair, data, first, second)
-    figure = plots.posteriors(first, second, grid.log_joint, {"guide": grid.log_guide})
-    look.write("posteriors", figure, **grid._asdict())
+    figure = plots.posteriors(first, second, grid.log_joint, grid.log_guides)
+    arrays = {"first": first, "second": second, "log_joint": grid.log_joint}
+    look.write("posteriors", figure, **arrays, log_guide=grid.log_guide)
 
 
 SHOWS: Mapping[str, Callable[[Look], None]] = {

@@ -26,7 +26,7 @@ from bayesvae import __version__, checkpoint
 from bayesvae.cli.arguments import fit_parser
 from bayesvae.cli.build import build
 from bayesvae.cli.facts import Facts, read_facts, read_object
-from bayesvae.cli.output import device_of, require_writable
+from bayesvae.cli.output import require_writable
 from bayesvae.cli.parse import parse_file
 from bayesvae.cli.parts import look_here
 from bayesvae.cli.trust import has_foreign, refuse_foreign
@@ -188,22 +188,6 @@ def read(options: Namespace, device: torch.device) -> Run:
     pair = build(config, facts)
     _load(pair, folder / "best.pt", facts)
     return Run(folder, config, facts, pair.to(device))
-
-
-def opened(options: Namespace) -> Run:
-    """The run that a command was given, on its device, all random numbers from its seed.
-
-    Args:
-        options: of the command line: ``run``, ``trust``, ``device`` and ``seed``.
-
-    Raises:
-        FileNotFoundError: if the folder holds no run.
-        ValueError: if its files are not sound, or this machine has no such device.
-    """
-    device = device_of(options.device)
-    run = read(options, device)
-    torch.manual_seed(options.seed)
-    return run
 
 
 def _load(pair: Pair, path: Path, facts: Facts) -> None:

@@ -6,6 +6,7 @@ large.
 
 from abc import ABC, abstractmethod
 from math import pi
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -16,7 +17,14 @@ SCALE_FLOOR = 1e-6
 
 
 class Family(ABC):
-    """What a variational family has to offer; any object that does will serve."""
+    """What a variational family has to offer; any object that does will serve.
+
+    Attributes:
+        patience: how many windows in a row an ascent of its rows has to lose before a stage ends,
+            at least (see `bayesvae.ascent.Ascent`): more than one where gains are slow and uneven.
+    """
+
+    patience: ClassVar[int] = 1
 
     @property
     @abstractmethod

@@ -23,6 +23,7 @@ from itertools import pairwise
 from typing import ClassVar, NamedTuple
 
 import numpy as np
+import pyro.distributions as dist
 import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
@@ -161,6 +162,10 @@ class NormalizingFlow(TorchDistribution):
         rows = self.rows.expand(*own, -1)
         return NormalizingFlow(self.family, rows, batch_shape, self._validate_args)
 
+    def standardised(self, loc: Tensor, scale: Tensor) -> "NormalizingFlow":
+        """The distribution of (u - loc) / scale, for loc and scale ``(*, d)``."""
+        return NormalizingFlow(self.family, self.family.standardised(self.rows, loc, scale))
+
     def rsample(self, sample_shape: tuple[int, ...] = ()) -> Tensor:
         """Draws ``(*sample_shape, *, d)``."""
         return self.rsample_and_log_prob(sample_shape)[0]
@@ -244,9 +249,9 @@ class Flow(Family):
     """Normalizing flow: splines for each latent, couplings between them, and a full covariance.
 
     A row holds the numbers of a `MultivariateNormal`, the splines' and the networks' weights, so
-    it is long, and takes more steps to optimise than a normal: give `compare` an ascent with more
-    ``patience``.  A single latent has nothing to couple and is bent by its spline alone.  Means
-    and variances have no closed form and are taken over fixed points.
+    it is long, and takes more steps to optimise than a normal.  A single latent has nothing to
+    couple and is bent by its spline alone.  Means and variances have no closed form and are taken
+    over fixed points.
 
     Attributes:
         dim: d, the number of latents of a datum.
@@ -268,6 +273,7 @@ class Flow(Family):
     transforms: int = 4
     hidden: tuple[int, ...] = (16,)
     bins: int = 4
+    patience: ClassVar[int] = 5
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hidden", tuple(self.hidden))
@@ -307,6 +313,14 @@ class Flow(Family):
         """Whether a distribution is a flow of this family."""
         base = innermost(distribution)
         return isinstance(base, NormalizingFlow) and base.family == self
+
+    def standardised(self, rows: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
+        """Rows of (u - loc) / scale, for rows of u."""
+        normal, rest = rows.split([self._base.size, self.size - self._base.size], -1)
+        q = self._base(normal)
+        tril = q.scale_tril / scale.unsqueeze(-1)
+        moved = dist.MultivariateNormal((q.loc - loc) / scale, scale_tril=tril)
+        return torch.cat([self._base.rows(moved), rest], -1)
 
     def steps(self, rows: Tensor) -> tuple[_Bend | _Couple | _Place, ...]:
         """The bijection of each row, from noise to latents."""

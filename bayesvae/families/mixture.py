@@ -81,6 +81,11 @@ class MixtureOfNormals(TorchDistribution):
         )
         return MixtureOfNormals(logits, loc, scale, self._validate_args)
 
+    def standardised(self, loc: Tensor, scale: Tensor) -> "MixtureOfNormals":
+        """The distribution of (u - loc) / scale, for loc and scale ``(*, d)``."""
+        loc, scale = loc.unsqueeze(-2), scale.unsqueeze(-2)
+        return MixtureOfNormals(self.logits, (self.loc - loc) / scale, self.scale / scale)
+
     @property
     def probs(self) -> Tensor:
         """pi, ``(*, C)``."""
@@ -206,6 +211,7 @@ class NormalMixture(Family):
 
     dim: int
     components: int = 16
+    patience: ClassVar[int] = 8
 
     def __post_init__(self) -> None:
         if self.components < 1:

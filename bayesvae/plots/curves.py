@@ -1,6 +1,6 @@
 """Curves: a bound over training, a decoded mean along paths between codes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from matplotlib import rc_context
@@ -119,11 +119,18 @@ def path_changes(changes: Mapping[str, Values], *, axes: Axes | None = None) -> 
     return despined(axes)
 
 
+def bulk(curves: Iterable[np.ndarray]) -> float:
+    """The least value that every curve ``(T,)`` is shown down to, NaN left out.
+
+    From its best value at least twice as far down as its lower quartile lies.
+    """
+    return min(2 * np.nanquantile(curve, 0.25) - np.nanmax(curve) for curve in curves)
+
+
 def _limit(axes: Axes, curves: np.ndarray) -> None:
     """Cuts off what lies far below the bulk of every curve ``(C, T)``, and says so."""
     curves = np.where(np.isfinite(curves), curves, np.nan)
-    top = np.nanmax(curves)
-    low = min(2 * np.nanquantile(curve, 0.25) - np.nanmax(curve) for curve in curves)
+    top, low = np.nanmax(curves), bulk(curves)
     below = (curves < low).any(axis=0).sum()
     if below:
         axes.set_ylim(low, top + 0.05 * (top - low))

@@ -39,8 +39,8 @@ from bayesvae.plots.style import (
     tabled,
 )
 
-_GAPS = {"amortization gap": ORANGE, "approximation gap": BLUE, "inference gap": PURPLE}
-_GAIN = "other family's q*"
+GAPS = {"amortization gap": ORANGE, "approximation gap": BLUE, "inference gap": PURPLE}
+GAIN = "other family's q*"
 
 
 class GapRow(NamedTuple):
@@ -92,7 +92,7 @@ def gaps(rows: Sequence[GapRow], axes: Axes | None = None) -> Axes:
         >>> [round(float(bar.get_width()), 2) for bar in gaps([row]).patches]
         [1.0, 1.0]
     """
-    rows = _checked(rows)
+    rows = checked_rows(rows)
     axes = axes or fresh(_height(rows))
     ticks: dict[float, str] = {}
     line = 0.0
@@ -105,7 +105,7 @@ def gaps(rows: Sequence[GapRow], axes: Axes | None = None) -> Axes:
         label.set_fontweight("bold" if name in [row.split for row in rows] else "normal")
     handles, labels = axes.get_legend_handles_labels()
     drawn = dict(zip(labels, handles, strict=True))
-    order = [name for name in (*_GAPS, _GAIN, "log p(x)") if name in drawn]
+    order = [name for name in (*GAPS, GAIN, "log p(x)") if name in drawn]
     legend = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 4}
     axes.legend([drawn[name] for name in order], order, **legend)
     return despined(axes, "left")
@@ -132,15 +132,15 @@ def gap_curves(rows: Sequence[GapRow], axes: Axes | None = None) -> Axes:
         >>> axes.lines[0].get_ydata().tolist()
         [1.0, 1.5]
     """
-    rows = _checked(rows)
+    rows = checked_rows(rows)
     axes = axes or fresh(3.4)
     for row, dashes in zip(rows, itertools.cycle(DASHES), strict=False):
         percent = (np.arange(len(row.guide)) + 0.5) * 100 / len(row.guide)
         style = {"linestyle": dashes, "marker": marker(len(percent))}
-        for _, gap, difference in _rungs(row):
-            if gap != _GAIN:
+        for _, gap, difference in rungs(row):
+            if gap != GAIN:
                 label = f"{gap}, {row.split}"
-                axes.plot(percent, np.sort(difference), color=_GAPS[gap], label=label, **style)
+                axes.plot(percent, np.sort(difference), color=GAPS[gap], label=label, **style)
     axes.axhline(0.0, color=GREY, linewidth=0.8)
     axes.set(xlim=(0, 100), xlabel="data, sorted by their gap (%)", ylabel="gap of a datum (nats)")
     axes.legend(loc="upper left")
@@ -164,7 +164,7 @@ def gap_figure(rows: Sequence[GapRow]) -> Figure:
         >>> len(gap_figure([GapRow("test", [-14.0, -15.0], [-15.5, -16.0])]).axes)
         2
     """
-    heights = [_height(_checked(rows)), 3.0]
+    heights = [_height(checked_rows(rows)), 3.0]
     figure = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
     upper, lower = figure.subplots(2, height_ratios=heights, gridspec_kw={"hspace": 0.1})
     gaps(rows, upper)
@@ -172,8 +172,12 @@ def gap_figure(rows: Sequence[GapRow]) -> Figure:
     return figure
 
 
-def _checked(rows: Sequence[GapRow]) -> list[GapRow]:
-    """The rows, as float64 arrays."""
+def checked_rows(rows: Sequence[GapRow]) -> list[GapRow]:
+    """The rows, as float64 arrays.
+
+    Raises:
+        ValueError: if there is no row, arrays are not alike, or ``own`` is not in ``bounds``.
+    """
     if not rows:
         raise ValueError("`rows` must hold a GapRow for each split; got none. Pass [GapRow(...)].")
     checked = []
@@ -191,7 +195,7 @@ def _checked(rows: Sequence[GapRow]) -> list[GapRow]:
     return checked
 
 
-def _rungs(row: GapRow) -> list[tuple[str, str, np.ndarray]]:
+def rungs(row: GapRow) -> list[tuple[str, str, np.ndarray]]:
     """Label, name and differences ``(n,)`` of each gap, then of each other family's gain."""
     best = row.bounds.get(row.own, row.guide)
     rungs = [
@@ -201,7 +205,7 @@ def _rungs(row: GapRow) -> list[tuple[str, str, np.ndarray]]:
     if row.own is None:
         rungs = [("guide → log p(x)", "inference gap", row.log_evidence - row.guide)]
     others = (name for name in row.bounds if name != row.own)
-    return rungs + [(f"guide → {name} q*", _GAIN, row.bounds[name] - row.guide) for name in others]
+    return rungs + [(f"guide → {name} q*", GAIN, row.bounds[name] - row.guide) for name in others]
 
 
 def _ladder(axes: Axes, row: GapRow, line: float, ticks: dict[float, str]) -> float:
@@ -211,14 +215,14 @@ def _ladder(axes: Axes, row: GapRow, line: float, ticks: dict[float, str]) -> fl
     text += f"(n = {len(row.guide)})"
     axes.text(0.01, line, text, transform=across, va="center", fontsize=9, color=GREY)
     ticks[line] = row.split
-    for label, name, difference in _rungs(row):
+    for label, name, difference in rungs(row):
         line += 1.0
         ticks[line], mean = label, difference.mean()
         error = {"xerr": _stderr(difference), "ecolor": "black"}
-        if name == _GAIN:
+        if name == GAIN:
             axes.errorbar(mean, line, fmt="D", color=GREEN, label=name, **error)
         else:
-            axes.barh(line, mean, left=end, height=0.8, color=_GAPS[name], label=name)
+            axes.barh(line, mean, left=end, height=0.8, color=GAPS[name], label=name)
             end += mean
             axes.errorbar(end, line, fmt="none", **error)
         axes.text(1.01, line, _mean(difference), transform=across, va="center")
@@ -240,4 +244,4 @@ def _mean(values: np.ndarray) -> str:
 
 
 def _height(rows: Sequence[GapRow]) -> float:
-    return 1.1 + 0.27 * sum(1.5 + len(_rungs(row)) for row in rows)
+    return 1.1 + 0.27 * sum(1.5 + len(rungs(row)) for row in rows)

@@ -6,6 +6,7 @@ is a sum over cells, each of area a:
     KL(q || p(z | x))  =  sum_a q(z_a) a { log q(z_a) - log p(z_a | x) }
 """
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -36,6 +37,7 @@ from bayesvae.plots.style import (
 # As in the picture of the gaps: what the guide loses is orange, its own family's optimum blue.
 _LINES = tuple(zip((ORANGE, BLUE, GREEN, PURPLE), DASHES, strict=True))
 _ACROSS = 3
+_COLUMNS = 6
 _MASSES = (0.99, 0.9, 0.7, 0.5, 0.3, 0.1)
 
 
@@ -88,7 +90,7 @@ def posteriors(
         >>> [text.get_text() for text in figure.axes[0].texts]
         ['0.00']
     """
-    grid, joint, guides = _checked(first, second, log_joint, log_guides)
+    grid, joint, guides = _checked(first, second, log_joint, log_guides, len(_LINES))
     titles = names_of("titles", titles, len(joint), "datum ")
     log_posterior = joint - _log_sum(joint + grid.log_area)
     boxes = _windows(grid, [log_posterior, *guides.values()])
@@ -98,7 +100,7 @@ def posteriors(
     height = min(WIDTH / min(len(joint), _ACROSS) - 0.45, 4) + 0.8 + 0.16 * max(map(len, flaws))
     panels = multiples(len(joint), _ACROSS, height, above=0.65)
     for i, axes in enumerate(panels):
-        _panel(axes, grid, log_posterior[i], each[i], flaws[i])
+        _panel(axes, grid, log_posterior[i], each[i], flaws[i], _LINES)
         axes.set_title(titles[i], loc="left", pad=20, fontsize=11)
         axes.set(xlim=boxes[i][0], ylim=boxes[i][1], aspect="equal")
         axes.locator_params(nbins=4)
@@ -109,13 +111,89 @@ def posteriors(
     return panels[0].figure
 
 
+@rc_context(STYLE)
+def posterior_panels(
+    first: Values,
+    second: Values,
+    log_joint: Values,
+    log_guides: Mapping[str, Values],
+    *,
+    titles: Sequence[str] | None = None,
+) -> Figure:
+    """The true posterior of each datum under every q, a panel each: a row a datum, a column a q.
+
+    As ``posteriors``, for more or wilder densities than contours of one panel can show. The
+    panels of a row show the same part of the grid.
+
+    Args:
+        first: coordinates of the first latent ``(C,)``, rising.
+        second: those of the second ``(R,)``.
+        log_joint: log p(x_n, z) ``(n, R, C)`` at ``z = (first[c], second[r])``, in nats, up to a
+            constant for each datum.
+        log_guides: log q(z | x_n) ``(n, R, C)`` by name, the guide's first: up to six. Densities
+            of any shape, such as those of mixtures and flows.
+        titles: of the rows.
+
+    Returns:
+        A figure with an axes for each datum and q, row by row.
+
+    Raises:
+        ValueError: as ``posteriors``, or if there are more than six.
+
+    Example:
+        >>> import torch
+        >>> line = torch.linspace(-4, 4, 81)
+        >>> log_p = -0.5 * (line[:, None] ** 2 + line**2)[None]
+        >>> log_q = log_p - torch.log(torch.tensor(2 * torch.pi))
+        >>> figure = posterior_panels(line, line, log_p, {"encoder": log_q, "flow": log_q})
+        >>> [axes.get_title() for axes in figure.axes]
+        ['encoder', 'flow']
+    """
+    grid, joint, guides = _checked(first, second, log_joint, log_guides, _COLUMNS)
+    titles = names_of("titles", titles, len(joint), "datum ")
+    log_posterior = joint - _log_sum(joint + grid.log_area)
+    boxes = _windows(grid, [log_posterior, *guides.values()])
+    side = min((WIDTH - 0.7) / len(guides) - 0.1, 2.6)
+    each = [[{name: q[i]} for name, q in guides.items()] for i in range(len(joint))]
+    flaws = [[_flaws(grid, log_posterior[i], q) for q in row] for i, row in enumerate(each)]
+    notes = [[_wrapped("; ".join(found.values()), side) for found in row] for row in flaws]
+    lines = sum(max(note.count("\n") + bool(note) for note in row) for row in notes)
+    size = (0.7 + (side + 0.1) * len(guides), 0.95 + (side + 0.55) * len(joint) + 0.15 * lines)
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(len(joint), len(guides), squeeze=False)
+    for (i, j), axes in np.ndenumerate(panels):
+        _panel(axes, grid, log_posterior[i], each[i][j], flaws[i][j], _LINES[min(j, 1) :])
+        axes.set(xlim=boxes[i][0], ylim=boxes[i][1], aspect="equal")
+        axes.tick_params(labelsize=8, labelleft=j == 0)
+        axes.locator_params(nbins=4)
+        axes.set_xlabel(notes[i][j], fontsize=8)
+        # The blank holds the place of the number.
+        head = (
+            {"label": " ", "pad": 6} if i else {"label": _wrapped([*guides][j], side), "pad": 18}
+        )
+        axes.set_title(**head, fontsize=8)
+        axes.set_ylabel("" if j else f"{titles[i]}\nz2", fontsize=9)
+    figure.supxlabel("z1", fontsize=9)
+    _legend(figure, [], lines > 0)
+    return figure
+
+
+def _wrapped(text: str, inches: float) -> str:
+    """Text of 8 points in lines of so many inches."""
+    return textwrap.fill(text, max(int(16.5 * inches), 8))
+
+
 def _checked(
-    first: Values, second: Values, log_joint: Values, log_guides: Mapping[str, Values]
+    first: Values,
+    second: Values,
+    log_joint: Values,
+    log_guides: Mapping[str, Values],
+    most: int,
 ) -> tuple[_Grid, np.ndarray, dict[str, np.ndarray]]:
     lines = [coordinates("first", first), coordinates("second", second)]
-    if not 0 < len(log_guides) <= len(_LINES):
+    if not 0 < len(log_guides) <= most:
         raise ValueError(
-            f"`log_guides` must be one to {len(_LINES)}, by name; got {len(log_guides)}. Pass "
+            f"`log_guides` must be one to {most}, by name; got {len(log_guides)}. Pass "
             "{'encoder': log_q}."
         )
     named = {"log_joint": log_joint}
@@ -171,13 +249,14 @@ def _panel(
     log_p: np.ndarray,
     log_guides: Mapping[str, np.ndarray],
     flaws: Mapping[str | None, str],
+    looks: Sequence[tuple],
 ) -> None:
     """The posterior's regions, the guides' contours, and the divergences above them."""
     bounds = [*levels(np.exp(log_p), np.exp(log_p + grid.log_area), _MASSES), np.inf]
     shades = [f"{shade:.2f}" for shade in np.linspace(0.93, 0.5, len(bounds) - 1)]
     axes.contourf(grid.first, grid.second, np.exp(log_p), bounds, colors=shades)
     for place, (name, log_q) in enumerate(log_guides.items()):
-        colour, dashes = _LINES[place]
+        colour, dashes = looks[place]
         q, mass = np.exp(log_q), np.exp(log_q + grid.log_area)
         look = {"colors": colour, "linestyles": [dashes], "linewidths": 1.5}
         if rising := levels(q, mass):

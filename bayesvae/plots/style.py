@@ -151,6 +151,20 @@ def tabled(axes: Axes, ticks: Mapping[float, str]) -> None:
     axes.tick_params(axis="y", length=0)
 
 
+def headroom(values: np.ndarray, least: float) -> tuple[float, str]:
+    """Where to end an axis that a few values far above the others would flatten, and what to say.
+
+    Args:
+        values: ``(n,)``; the axis ends at twice their 98th percentile if the largest lies beyond.
+        least: where it ends at the earliest.
+    """
+    most = values.max()
+    top = max(2 * np.quantile(values, 0.98), least)
+    if most <= top:
+        return max(1.05 * most, least), ""
+    return top, f"above the axis: {(values > top).sum()}, up to {rounded(most, 3)}"
+
+
 def despined(axes: Axes, *also: str) -> Axes:
     """The axes without their upper, right and further spines."""
     axes.spines[["top", "right", *also]].set_visible(False)
