@@ -113,13 +113,16 @@ class Split(NamedTuple):
             named |= {"importance": self.importance, "reverse": self.annealed.upper}
         return named | {"guide_elbo": self.guide}
 
-    def columns(self) -> dict[str, Tensor]:
-        """Every estimate with its error, and the importance weights' health, ``(N,)`` each."""
+    def bounds_by_name(self) -> dict[str, Estimate]:
+        """Every estimate by a name of one word."""
         named = self.single()
         named |= {f"semi_{k}": bound for k, bound in self.semi.items()}
-        named |= {f"optimum_{family}": bound for family, bound in self.bounds.items()}
+        return named | {f"optimum_{family}": bound for family, bound in self.bounds.items()}
+
+    def columns(self) -> dict[str, Tensor]:
+        """Every estimate with its error, and the importance weights' health, ``(N,)`` each."""
         found = {}
-        for name, estimate in named.items():
+        for name, estimate in self.bounds_by_name().items():
             found |= {name: estimate.value, f"{name}_stderr": estimate.stderr}
         found["effective_sample_size"] = self.importance.effective_sample_size
         if self.importance.k_hat is not None:

@@ -85,7 +85,7 @@ def test_an_interruption_after_training_leaves_a_run_that_can_be_read(
 
 def test_an_interrupted_comparison_leaves_the_run_as_it_was(run, tmp_path, monkeypatch, capsys):
     before = contents(copied(run, tmp_path))
-    module = sys.modules["bayesvae.cli.examine"]
+    module = sys.modules["bayesvae.cli.comparing"]
     monkeypatch.setattr(module, "compare", failing(KeyboardInterrupt()))
     assert main(["compare", str(tmp_path), *QUICK]) == 130
     assert "interrupted; nothing was lost" in capsys.readouterr().err

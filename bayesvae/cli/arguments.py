@@ -254,29 +254,6 @@ def other_data_arguments(parser: Parser) -> None:
     )
 
 
-def compare_parser() -> Parser:
-    """The arguments of ``bayesvae compare``."""
-    parser = rebuilding_parser(
-        "Take log p(x) - ELBO of a run apart: what the family costs and what amortization costs, "
-        "on training and unseen data. Adds gaps.txt, gaps.csv and figures/gaps.png to the run.",
-        "Example:\n  bayesvae compare runs/mixture --limit 500",
-    )
-    add = parser.add_argument
-    add("--limit", type=PositiveInt, default=300, metavar="N", help="data of each split")
-    add("--particles", type=PositiveInt, default=200, metavar="N", help="draws for each bound")
-    add(
-        "--evidence-particles",
-        type=PositiveInt,
-        default=1000,
-        metavar="N",
-        help="draws for log p(x)",
-    )
-    group = parser.add_argument_group("data, if not where the run found them")
-    group.add_argument("--data", type=str | None, metavar="NAME|PATH", help="the same data")
-    group.add_argument("--data-root", type=str | None, metavar="FOLDER", help="as in fit")
-    return parser
-
-
 def sample_parser() -> Parser:
     """The arguments of ``bayesvae sample``."""
     parser = rebuilding_parser(

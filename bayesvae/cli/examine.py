@@ -1,4 +1,4 @@
-"""``bayesvae compare``, ``evaluate`` and ``sample``: commands that read a run."""
+"""``bayesvae evaluate`` and ``sample``, and what all commands that read a run begin with."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import torch
 from jsonargparse import Namespace
 from torch import Tensor
 
-from bayesvae import checkpoint, plots
+from bayesvae import checkpoint
 from bayesvae.cli import pictures, runs
 from bayesvae.cli.arguments import COMPILE
 from bayesvae.cli.build import serves_unseen
@@ -16,42 +16,13 @@ from bayesvae.cli.output import (
     device_of,
     named,
     remarks,
-    require_writable,
     show,
     unused,
     write_csv,
 )
 from bayesvae.cli.source import Labelled, Prepared, others, prepare, refuse_reading
-from bayesvae.estimates import Estimate, mean_and_error
+from bayesvae.estimates import Estimate
 from bayesvae.evidence import elbo_per_datum
-from bayesvae.gaps import compare
-from bayesvae.report import Comparison
-
-
-def run_compare(options: Namespace) -> None:
-    """Compares amortized with per-datapoint inference on a run, and adds to its folder."""
-    run = opened(options)
-    unused(run.folder / "gaps.csv", options.overwrite)
-    require_writable(run.folder / "figures")
-    if options.data is not None:
-        run.config.data = options.data
-    own = _own(run, options)
-    unseen = own.test if _serves_unseen(run, own.seen) else None
-    comparison = compare(
-        run.pair,
-        own.seen.first(options.limit),
-        None if unseen is None else unseen.first(options.limit),
-        particles=options.particles,
-        evidence_particles=options.evidence_particles,
-        progress=not options.quiet,
-    )
-    print(comparison)
-    text = f"{comparison}\n"
-    checkpoint.write_aside(run.folder / "gaps.txt", lambda aside: aside.write_text(text))
-    plots.save(comparison.figure(), run.folder / "figures" / "gaps.png")
-    runs.write_summary(run.folder, _gap_figures(comparison))
-    comparison.to_csv(run.folder / "gaps.csv")
-    print(f"\nAdded gaps.txt, gaps.csv and figures/gaps.png to {run.folder}")
 
 
 def run_evaluate(options: Namespace) -> None:
@@ -115,14 +86,15 @@ def opened(options: Namespace) -> runs.Run:
     return run
 
 
-def _own(run: runs.Run, options: Namespace) -> Prepared:
+def own_data(run: runs.Run, options: Namespace) -> Prepared:
     """The run's own data, read again."""
     if options.data_root is not None:
         run.config.data_root = options.data_root
     return prepare(run.config, remarks(options.quiet), run.facts)
 
 
-def _serves_unseen(run: runs.Run, data: Labelled) -> bool:
+def serves_others(run: runs.Run, data: Labelled) -> bool:
+    """Whether the run's guide serves data that it was not trained on."""
     device = next(iter(run.pair.parameters())).device
     x, index = (part.to(device) for part in data.first(2))
     return serves_unseen(run.pair, x, index, run.facts.size)
@@ -137,7 +109,7 @@ def _data(run: runs.Run, options: Namespace, train: bool) -> Labelled:
     """
     if options.data is None:
         refuse_reading(options, "no --data")
-        own = _own(run, options)
+        own = own_data(run, options)
         found = own.seen if train else own.test
     else:
         found = others(options, run.config, run.facts, remarks(options.quiet))
@@ -145,7 +117,7 @@ def _data(run: runs.Run, options: Namespace, train: bool) -> Labelled:
         raise ValueError(
             "The run kept no data unseen. Use --split train, or name others with --data."
         )
-    if (options.data is not None or not train) and not _serves_unseen(run, found):
+    if (options.data is not None or not train) and not serves_others(run, found):
         raise ValueError(
             "The run's guide has a row for each training datum and serves no other. Use --split "
             "train, or train with --guide Amortized."
@@ -161,13 +133,13 @@ def _shown(run: runs.Run, options: Namespace) -> Labelled | None:
     if options.data is not None:
         return _data(run, options, train=False)
     try:
-        own = _own(run, options)
+        own = own_data(run, options)
     except (OSError, ValueError) as missing:
         if set(options.show or ()) - {"draws"}:
             raise
         remarks(options.quiet)(f"Only draws, for the run's data are not to be had: {missing}")
         return None
-    return own.test if own.test is not None and _serves_unseen(run, own.seen) else own.seen
+    return own.test if own.test is not None and serves_others(run, own.seen) else own.seen
 
 
 def _columns(
@@ -183,17 +155,3 @@ def _columns(
         "effective_sample_size": evidence.effective_sample_size,
         **({} if evidence.k_hat is None else {"k_hat": evidence.k_hat}),
     }
-
-
-def _gap_figures(comparison: Comparison) -> dict[str, float]:
-    """The gaps by name; unprefixed on unseen data, where there are any."""
-    figures = {}
-    for name, split in comparison.splits.items():
-        prefix = "" if name == list(comparison.splits)[-1] else f"{name}_"
-        gaps = {"inference_gap": split.inference_gap}
-        if split.own is not None:
-            gaps["approximation_gap"] = split.approximation_gap
-            gaps["amortization_gap"] = split.amortization_gap
-        for gap, values in gaps.items():
-            figures |= named(prefix + gap, mean_and_error(values))
-    return figures

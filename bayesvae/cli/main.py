@@ -12,8 +12,9 @@ from tqdm import tqdm
 
 from bayesvae import __version__
 from bayesvae.cli import arguments, evidence_arguments
+from bayesvae.cli.comparing import compare_parser, run_compare
 from bayesvae.cli.evidence import run_bracket, run_calibrate
-from bayesvae.cli.examine import run_compare, run_evaluate, run_sample
+from bayesvae.cli.examine import run_evaluate, run_sample
 from bayesvae.cli.help import Parser
 from bayesvae.cli.listing import run_list
 from bayesvae.cli.mistakes import answer, nearest
@@ -38,7 +39,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "fit": Command(arguments.fit_parser, run_fit, "train a model and its guide on any data"),
-    "compare": Command(arguments.compare_parser, run_compare, "take log p(x) - ELBO apart"),
+    "compare": Command(compare_parser, run_compare, "take log p(x) - ELBO apart"),
     "evaluate": Command(
         evidence_arguments.evaluate_parser,
         run_evaluate,

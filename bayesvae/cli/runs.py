@@ -227,4 +227,6 @@ def write_summary(run: Path, entries: dict[str, Any]) -> None:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
