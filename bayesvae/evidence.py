@@ -9,7 +9,8 @@ Naive sampling from the prior is here for comparison: it fails as soon as the da
 import math
 import warnings
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from torch import Tensor
 from tqdm import tqdm
@@ -34,6 +35,37 @@ from bayesvae.proposals import GUIDE, Budget, Proposal, State
 from bayesvae.tracing import frames_of_the_package
 
 
+class _Cut(NamedTuple):
+    """Data in batches of at most so many rows, and draws that fit the budget.
+
+    Attributes:
+        source: of batches.
+        rows: of the largest of them.
+        draws: of all data of a batch together.
+        particles: of each datum in all.
+    """
+
+    source: Any
+    rows: int
+    draws: int
+    particles: int
+
+    def at_once(self, rows: int) -> int:
+        """How many draws of each of so many data are made together."""
+        return max(1, min(self.particles, self.draws // rows))
+
+    @property
+    def calls(self) -> int:
+        """How often draws are made."""
+        return len(self.source) * math.ceil(self.particles / self.at_once(self.rows))
+
+
+def _cut(data: Any, memory: int, per_draw: int, particles: int, together: int) -> _Cut:
+    """The data cut for a proposal whose search makes ``together`` draws of each at once, or 0."""
+    rows = chunks(memory, per_draw, min(particles, together or particles)).rows
+    return _Cut(sequential(data, rows), rows, memory // per_draw, particles)
+
+
 def _estimate(
     pair: Pair,
     data: Any,
@@ -54,24 +86,15 @@ def _estimate(
         coordinates, weight = _weight_under(proposal, model, guide, x, index)
         state = proposal.start(coordinates, x, index)
         per_draw = bytes_per_draw(lambda: weight(x, index, state, 1), len(x))
-        size = chunks(memory, per_draw, min(particles, proposal.at_once or particles))
-        source = sequential(data, size.rows)
-
-        def at_once(rows: int) -> int:
-            return max(1, min(particles, memory // (per_draw * rows)))
-
-        calls = len(source) * math.ceil(particles / at_once(size.rows))
-        of_batch = Compiled(weight, [pair], when=compile, calls=calls, name=f"The {name}")
-        fitted = proposal.fit(coordinates, Budget([pair], compile, len(source)))
+        cut = _cut(data, memory, per_draw, particles, proposal.at_once)
+        of_batch = Compiled(weight, [pair], when=compile, calls=cut.calls, name=f"The {name}")
+        fitted = proposal.fit(coordinates, Budget([pair], compile, len(cut.source)))
         parts = []
-        with tqdm(total=source.size, disable=not progress, unit="datum", desc=name) as bar:
-            for x, index in on_device(pair, source):
-                batch = (x, index, fitted(x, index))
-
-                def log_weight(k: int, batch: tuple = batch) -> Tensor:
-                    return of_batch(*batch, k)[0]
-
-                parts.append(finish(weights(log_weight, particles, at_once(len(x))), given))
+        with tqdm(total=cut.source.size, disable=not progress, unit="datum", desc=name) as bar:
+            for x, index in on_device(pair, cut.source):
+                draw = partial(of_batch, x, index, fitted(x, index))
+                found = weights(lambda k, draw=draw: draw(k)[0], particles, cut.at_once(len(x)))
+                parts.append(finish(found, given))
                 bar.update(len(x))
     return concatenate(parts)
 

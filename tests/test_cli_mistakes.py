@@ -177,7 +177,7 @@ OTHERS = {
     "shape of other data": (["evaluate", "RUN", "--data", "rows.npy"], "shape (1, 8, 8)"),
     "other data not there": (["evaluate", "RUN", "--data", "gone.npy"], "gone.npy"),
     "split": (["evaluate", "RUN", "--split", "half"], "half"),
-    "proposal": (["evaluate", "RUN", "--proposal", "oracle"], "--proposal needs one of guide"),
+    "proposal": (["evaluate", "RUN", "--proposal", "oracle"], "--proposal takes one of guide"),
     "a path that is not walked": (
         ["evaluate", "RUN", "--chains", "4", "--temperatures", "9"],
         "--temperatures, --chains belongs to --annealing; got none",
