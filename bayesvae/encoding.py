@@ -67,8 +67,8 @@ def encoded(pair: Pair, data: Any, draw: bool = False) -> Code:
         >>> import torch
         >>> from bayesvae.pairs import PPCA, ppca
         >>> pair = ppca(PPCA(torch.eye(3)[:, :1], torch.zeros(3), 1.0))
-        >>> encoded(pair, torch.ones(4, 3)).local["z"].squeeze(-1)
-        tensor([0.5000, 0.5000, 0.5000, 0.5000])
+        >>> encoded(pair, torch.ones(4, 3)).local["z"].shape
+        torch.Size([4, 1])
     """
     x, index = on_device_of(pair, *rows(data))
     pair.find_parameters(x, index)

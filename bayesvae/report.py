@@ -1,18 +1,20 @@
-"""The comparison's result: per-datum arrays, a table, a CSV file and a figure."""
+"""The comparison's result: per-datum arrays, a table, a CSV file and figures."""
 
 import csv
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from bayesvae import plots
+from bayesvae import plots, views
 from bayesvae.checkpoint import write_aside
 from bayesvae.estimates import Estimate, mean_and_error
 from bayesvae.inference_data import inference_data
+from bayesvae.pair import Pair
 from bayesvae.prices import Price
 from bayesvae.split import Split
 
@@ -90,18 +92,44 @@ class Comparison(NamedTuple):
 
     def figure(self) -> Figure:
         """The gaps of each split, and their distribution over data."""
-        return plots.gap_figure(
-            [
-                plots.GapRow(
-                    name,
-                    split.log_evidence.value,
-                    split.guide.value,
-                    {family: bound.value for family, bound in split.bounds.items()},
-                    split.own,
-                )
-                for name, split in self.splits.items()
-            ]
-        )
+        return plots.gap_figure(self._rows())
+
+    def figures(self, pair: Pair | None = None, names: Sequence[str] = ()) -> dict[str, Figure]:
+        """Every figure of the comparison, by name.
+
+        Args:
+            pair: the pair that was compared, for the figures that run it again.
+            names: of the entries of data that are vectors.
+
+        Returns:
+            "gaps", "ordered_gaps" and "gaps_against_evidence". With the pair, for each split,
+            "worst_data_train" where data and their reconstructions can be drawn, and
+            "posteriors_train" where the pair has one latent of two real entries.
+        """
+        rows = self._rows()
+        found = {
+            "gaps": plots.gap_figure(rows),
+            "ordered_gaps": plots.ordered_gaps(rows).figure,
+            "gaps_against_evidence": plots.gaps_against_evidence(rows).figure,
+        }
+        for name, split in self.splits.items() if pair is not None else ():
+            # What of a pair cannot be had, as the mean of a likelihood, is said by a ValueError.
+            with suppress(ValueError):
+                found[f"worst_data_{name}"] = views.worst_data(pair, split, names)
+            found[f"posteriors_{name}"] = views.posterior_panels(pair, split)
+        return {name: figure for name, figure in found.items() if figure is not None}
+
+    def _rows(self) -> list[plots.GapRow]:
+        return [
+            plots.GapRow(
+                name,
+                split.log_evidence.value,
+                split.guide.value,
+                {family: bound.value for family, bound in split.bounds.items()},
+                split.own,
+            )
+            for name, split in self.splits.items()
+        ]
 
     def _bounds(self) -> str:
         rows = [(name, *row) for name, split in self.splits.items() for row in _bounds_of(split)]

@@ -56,7 +56,10 @@ def test_compare_adds_to_the_run_and_keeps_what_fit_wrote(run, tmp_path, capsys)
     before = contents(copied(run, tmp_path))
     assert main(["compare", str(tmp_path), *QUICK]) == 0
     printed, after = capsys.readouterr().out, contents(tmp_path)
-    assert {"gaps.txt", "gaps.csv", "gaps.png"} <= {path.name for path in after}
+    figures = ["gaps", "ordered_gaps", "gaps_against_evidence", "worst_data_unseen"]
+    files = {"gaps.txt", "gaps.csv", *(f"figures/{name}.png" for name in figures)}
+    assert files <= {str(path.relative_to(tmp_path)) for path in after}
+    assert ", ".join(figures[:3]) in printed
     assert all(after[path] == before[path] for path in before if path.name != "summary.json")
     summary = json.loads((tmp_path / "summary.json").read_text())
     for name in ("approximation_gap", "amortization_gap"):
@@ -102,6 +105,12 @@ def test_every_part_can_be_named_and_its_run_rebuilt(words, tmp_path):
     assert main(["evaluate", run, "--quiet", "--limit", "5", "--particles", "3", *split]) == 0
     assert main(["sample", run, "--quiet", "--count", "4"]) == 0
     assert {"samples.png", "reconstructions.npz"} <= {p.name for p in tmp_path.rglob("*")}
+
+
+def test_a_comparison_of_two_latents_draws_their_posteriors(tmp_path):
+    assert fit(tmp_path / "run", "--latent", "2") == 0
+    assert main(["compare", str(tmp_path / "run"), *QUICK]) == 0
+    assert (tmp_path / "run" / "figures" / "posteriors_unseen.png").is_file()
 
 
 @pytest.mark.parametrize("words", [PAIRS[1], PAIRS[4], PAIRS[5], PAIRS[7]])

@@ -26,15 +26,15 @@ def divergences(q):
     return (log_q.exp() * (log_q - banana(u))).sum(0) * volume
 
 
-def best(family, patience):
+def best(family):
     start = family.rows(dist.Normal(torch.zeros(4, 2), 1.0).to_event(1))
-    ascender = Ascender(banana, family, Ascent(patience=patience), compile=False)
+    ascender = Ascender(banana, family, Ascent(patience=family.patience), compile=False)
     return divergences(family(ascender(start).rows))
 
 
-@pytest.mark.parametrize(("name", "patience"), [("NormalMixture", 8), ("Flow", 5)])
-def test_most_of_what_a_diagonal_normal_misses_of_a_banana_is_found(name, patience):
-    missed, diagonal = best(getattr(families, name)(2), patience), best(families.Normal(2), 1)
+@pytest.mark.parametrize("name", ["NormalMixture", "Flow"])
+def test_most_of_what_a_diagonal_normal_misses_of_a_banana_is_found(name):
+    missed, diagonal = best(getattr(families, name)(2)), best(families.Normal(2))
     assert (missed > 0).all()
     assert (missed < diagonal / 4).all()
 

@@ -1,11 +1,12 @@
 """``bayesvae compare``: what the inference of a run costs, and where the cost comes from."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveInt
+from matplotlib.figure import Figure
 
 from bayesvae import checkpoint, plots
 from bayesvae.ais import Annealing
@@ -29,7 +30,7 @@ def compare_parser() -> Parser:
         "Take log p(x) - ELBO of a run apart, datum by datum, the model held fixed: what the "
         "family costs (log p(x) - L[q*]), what amortization costs (L[q*] - L[q_phi]), and what "
         "each way to q takes of time and memory, on training and on unseen data. Adds gaps.txt, "
-        "gaps.csv and figures/gaps.png to the run, and the gaps to its summary.json.",
+        "gaps.csv and pictures under figures/ to the run, and the gaps to its summary.json.",
         "Examples:\n  bayesvae compare runs/mixture --limit 500\n"
         "  bayesvae compare runs/mixture --families Normal MultivariateNormal Flow --semi-steps "
         "1 5 20\n"
@@ -123,14 +124,16 @@ def run_compare(options: Namespace) -> None:
         progress=not options.quiet,
     )
     print(comparison)
-    _save(comparison, run.folder)
-    print(f"\nAdded gaps.txt, gaps.csv and figures/gaps.png to {run.folder}")
+    figures = comparison.figures(run.pair, run.facts.names)
+    _save(comparison, figures, run.folder)
+    print(f"\nAdded gaps.txt, gaps.csv and, under figures/, {', '.join(figures)} to {run.folder}")
 
 
-def _save(comparison: Comparison, folder: Path) -> None:
+def _save(comparison: Comparison, figures: Mapping[str, Figure], folder: Path) -> None:
     text = f"{comparison}\n"
     checkpoint.write_aside(folder / "gaps.txt", lambda aside: aside.write_text(text))
-    plots.save(comparison.figure(), folder / "figures" / "gaps.png")
+    for name, figure in figures.items():
+        plots.save(figure, folder / "figures" / f"{name}.png")
     runs.write_summary(folder, _gap_figures(comparison) | {"comparison": _details(comparison)})
     comparison.to_csv(folder / "gaps.csv")
 

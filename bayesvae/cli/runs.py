@@ -2,7 +2,7 @@
 
 ``fit`` writes ``config.yaml``, ``data.json`` (what the pair depends on of the data), ``last.pt``,
 ``best.pt``, ``metrics.csv``, ``summary.json``, ``figures/``, and ``code/`` with the user's modules
-that it used; ``compare`` adds ``gaps.txt``, ``gaps.csv`` and ``figures/gaps.png``, ``evaluate``
+that it used; ``compare`` adds ``gaps.txt``, ``gaps.csv`` and more ``figures/``, ``evaluate``
 ``evaluations/``, ``sample`` ``samples/``, ``bracket`` ``bracket/`` and ``calibrate``
 ``calibration/``.
 """

@@ -155,12 +155,13 @@ def headroom(values: np.ndarray, least: float) -> tuple[float, str]:
     """Where to end an axis that a few values far above the others would flatten, and what to say.
 
     Args:
-        values: ``(n,)``; the axis ends at twice their 98th percentile if the largest lies beyond.
+        values: ``(n,)``; the axis ends at twice their 98th percentile if the largest lies far
+            beyond.
         least: where it ends at the earliest.
     """
     most = values.max()
     top = max(2 * np.quantile(values, 0.98), least)
-    if most <= top:
+    if most <= 1.5 * top:
         return max(1.05 * most, least), ""
     return top, f"above the axis: {(values > top).sum()}, up to {rounded(most, 3)}"
 
