@@ -9,7 +9,7 @@ import pytest
 import torch
 from rulers import rotated, shifted
 
-from bayesvae import Annealing
+from bayesvae import Annealing, plots
 
 ROOT = Path(__file__).parents[1]
 
@@ -63,6 +63,8 @@ def test_curves_are_of_each_start_and_of_those_alone_that_were_run(module, rungs
     assert curves["guide"].lower == [-91.0, -90.0]
     assert curves["guide"].lower_stderr == [0.02, 0.02]
     assert list(module.curves(rungs[:2])) == ["guide"]
+    labels = plots.bracket_widths(curves).axes[1].get_legend_handles_labels()[1]
+    assert [label.split(":")[0] for label in labels] == ["guide", "prior"]
 
 
 def climbed(module, monkeypatch, event=(5,)):
