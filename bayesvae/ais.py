@@ -31,7 +31,7 @@ from bayesvae import hmc
 from bayesvae.compiled import Compiled, When
 from bayesvae.latents import Coordinates, Standardised
 from bayesvae.pair import Pair
-from bayesvae.proposals import GUIDE, Proposal
+from bayesvae.proposals import GUIDE, Budget, Proposal, State
 
 
 class Annealing(NamedTuple):
@@ -42,7 +42,8 @@ class Annealing(NamedTuple):
         leapfrogs: L of the transition at each temperature.
         chains: K of each datum.
         start: where the path begins: `proposals.GUIDE`, the short way if the guide is any good, or
-            `proposals.PRIOR`, which owes nothing to it; or a mixture.
+            `proposals.PRIOR`, which owes nothing to it; a `proposals.optimum`, where the guide
+            guesses badly; or a mixture.
         pilot: temperatures of the pilot, which is run twice; 0 keeps the sigmoid schedule of Wu
             et al. (2017) and one step size.
         target: acceptance probability that the pilot aims at.
@@ -107,13 +108,32 @@ def _interpolated(at: Tensor, known: Tensor, values: Tensor) -> Tensor:
 
 
 class Both:
-    """log f_0 and log f_1 of v and their gradients, compiled as soon as that pays."""
+    """log f_0 and log f_1 of v and their gradients, compiled as soon as that pays.
+
+    Args:
+        coordinates: of the latents.
+        start: f_0.
+        pair: whose programs these are.
+        compile: "auto", True or False.
+        calls: how many there will be.
+        batches: of how many batches.
+
+    Attributes:
+        fitted: of ``(x, index)``, what f_0 knows of a batch.
+    """
 
     def __init__(
-        self, coordinates: Coordinates, start: Proposal, pair: Pair, compile: When, calls: int
+        self,
+        coordinates: Coordinates,
+        start: Proposal,
+        pair: Pair,
+        compile: When,
+        calls: int,
+        batches: int,
     ) -> None:
         self.coordinates, self.start = coordinates, start
         start.require(coordinates)
+        self.fitted = start.fit(coordinates, Budget([pair], compile, batches))
         self._compiled = Compiled(
             self._ends, [pair], when=compile, calls=calls, name="The annealed density"
         )
@@ -123,13 +143,19 @@ class Both:
         return list(self._compiled(v, *context))
 
     def _ends(
-        self, v: Tensor, loc: Tensor, scale: Tensor, x: Tensor, index: Tensor | None
+        self,
+        v: Tensor,
+        loc: Tensor,
+        scale: Tensor,
+        state: State,
+        x: Tensor,
+        index: Tensor | None,
     ) -> list[Tensor]:
         with torch.enable_grad():
             leaf = v.detach().requires_grad_()
             u = Standardised(loc, scale).to_u(leaf)
             point = self.coordinates.at(u, x, index, guide=self.start.by_guide)
-            ends = [self.start.log_density(point), point.log_joint]
+            ends = [self.start.log_density(state, point), point.log_joint]
             gradients = [torch.autograd.grad(e.sum(), leaf, retain_graph=True)[0] for e in ends]
         return [*(end.detach() for end in ends), *gradients]
 
@@ -143,14 +169,17 @@ class Annealer:
         self.both, self.settings, self.batch = both, settings, (x, index)
         coordinates = both.coordinates
         self.standardised = Standardised.by(coordinates.draws(look, x, index))
-        first = self.standardised.to_v(settings.start.draw(coordinates, look, x, index))
+        self.fitted = both.fitted(x, index)
+        first = self.standardised.to_v(self._drawn(look))
         self.start_precision = first.var(0).clamp_min(1e-6).reciprocal()
 
     def start(self) -> hmc.State:
         """Fresh draws of f_0."""
+        return self.at(self._drawn(self.settings.chains))
+
+    def _drawn(self, k: int) -> Tensor:
         draw = self.settings.start.draw
-        u = draw(self.both.coordinates, self.settings.chains, *self.batch)
-        return self.at(u)
+        return draw(self.both.coordinates, self.fitted, k, *self.batch)
 
     def at(self, u: Tensor) -> hmc.State:
         """The chains at positions u ``(K, B, D)``."""
@@ -160,7 +189,7 @@ class Annealer:
         """log f_b, its gradient, and both ends with theirs."""
 
         def tempered(v: Tensor) -> list[Tensor]:
-            ends = self.both(v, *self.standardised, *self.batch)
+            ends = self.both(v, *self.standardised, self.fitted, *self.batch)
             return [*_mixed(b, *ends), *ends]
 
         return tempered

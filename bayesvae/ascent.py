@@ -34,8 +34,8 @@ class Ascent(NamedTuple):
         window: steps between two looks at the bound, on the same noise.
         tolerance: a window that gains less over the best look before it is lost, nats per datum.
         windows: at most so many a stage.
-        patience: a stage ends after so many windows lost in a row; `compare` takes more where a
-            family asks for them.
+        patience: a stage ends after so many windows lost in a row; more where a family
+            asks for them.
     """
 
     particles: int = 8
@@ -46,6 +46,17 @@ class Ascent(NamedTuple):
     tolerance: float = 5e-3
     windows: int = 20
     patience: int = 1
+
+    def patient_with(self, family: Any) -> "Ascent":
+        """With as much patience as a family asks for.
+
+        Example:
+            >>> from bayesvae.families import Normal
+            >>> Ascent(patience=2).patient_with(Normal(3)).patience
+            2
+        """
+        asked = getattr(family, "patience", 1)
+        return self._replace(patience=max(self.patience, asked))
 
 
 DEFAULT_ASCENT = Ascent()

@@ -48,7 +48,7 @@ def _annealers(
     source = chunked(coordinates, x, index, data, annealing.chains, memory)
     transitions += 2 * (annealing.pilot + 1) if annealing.pilot else 0
     calls = len(source) * transitions * annealing.leapfrogs
-    both = Both(coordinates, annealing.start, pair, compile, calls)
+    both = Both(coordinates, annealing.start, pair, compile, calls, len(source))
     total = source.size * transitions
     with tqdm(total=total, unit="transition", disable=not progress, desc="annealing") as bar:
         for x, index in on_device(pair, source):

@@ -9,7 +9,8 @@ Naive sampling from the prior is here for comparison: it fails as soon as the da
 import math
 import warnings
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from torch import Tensor
 from tqdm import tqdm
@@ -30,8 +31,39 @@ from bayesvae.latents import Coordinates
 from bayesvae.memory import MEMORY, bytes_per_draw, chunks
 from bayesvae.pair import Pair, require_pair
 from bayesvae.programs import Program
-from bayesvae.proposals import GUIDE, Proposal
+from bayesvae.proposals import GUIDE, Budget, Proposal, State
 from bayesvae.tracing import frames_of_the_package
+
+
+class _Cut(NamedTuple):
+    """Data in batches of at most so many rows, and draws that fit the budget.
+
+    Attributes:
+        source: of batches.
+        rows: of the largest of them.
+        draws: of all data of a batch together.
+        particles: of each datum in all.
+    """
+
+    source: Any
+    rows: int
+    draws: int
+    particles: int
+
+    def at_once(self, rows: int) -> int:
+        """How many draws of each of so many data are made together."""
+        return max(1, min(self.particles, self.draws // rows))
+
+    @property
+    def calls(self) -> int:
+        """How often draws are made."""
+        return len(self.source) * math.ceil(self.particles / self.at_once(self.rows))
+
+
+def _cut(data: Any, memory: int, per_draw: int, particles: int, together: int) -> _Cut:
+    """The data cut for a proposal whose search makes ``together`` draws of each at once, or 0."""
+    rows = chunks(memory, per_draw, min(particles, together or particles)).rows
+    return _Cut(sequential(data, rows), rows, memory // per_draw, particles)
 
 
 def _estimate(
@@ -51,44 +83,45 @@ def _estimate(
     with evaluating(pair):
         x, index = first_batch(pair, data)
         model, guide, given = conditioned(pair, x, index, draw_shared)
-        weight = _weight_under(proposal, model, guide, x, index)
-        per_draw = bytes_per_draw(lambda: weight(x, index, 1), len(x))
-        size = chunks(memory, per_draw, particles)
-        source = sequential(data, size.rows)
-        calls = len(source) * math.ceil(particles / size.particles)
-        of_batch = Compiled(weight, [pair], when=compile, calls=calls, name=f"The {name}")
+        coordinates, weight = _weight_under(proposal, model, guide, x, index)
+        state = proposal.start(coordinates, x, index)
+        per_draw = bytes_per_draw(lambda: weight(x, index, state, 1), len(x))
+        cut = _cut(data, memory, per_draw, particles, proposal.at_once)
+        of_batch = Compiled(weight, [pair], when=compile, calls=cut.calls, name=f"The {name}")
+        fitted = proposal.fit(coordinates, Budget([pair], compile, len(cut.source)))
         parts = []
-        with tqdm(total=source.size, disable=not progress, unit="datum", desc=name) as bar:
-            for x, index in on_device(pair, source):
-
-                def log_weight(k: int, batch: tuple = (x, index)) -> Tensor:
-                    return of_batch(*batch, k)[0]
-
-                at_once = max(1, min(particles, memory // (per_draw * len(x))))
-                parts.append(finish(weights(log_weight, particles, at_once), given))
+        with tqdm(total=cut.source.size, disable=not progress, unit="datum", desc=name) as bar:
+            for x, index in on_device(pair, cut.source):
+                draw = partial(of_batch, x, index, fitted(x, index))
+                found = weights(lambda k, draw=draw: draw(k)[0], particles, cut.at_once(len(x)))
+                parts.append(finish(found, given))
                 bar.update(len(x))
     return concatenate(parts)
 
 
+LogWeight = Callable[[Tensor, Tensor | None, State, int], list[Tensor]]
+"""``(x, index, state, k)`` to fresh log-weights ``(k, B)``."""
+
+
 def _weight_under(
     proposal: Proposal, model: Program, guide: Program, x: Tensor, index: Tensor | None
-) -> Callable[[Tensor, Tensor | None, int], list[Tensor]]:
-    """``(x, index, k)`` to fresh log-weights ``(k, B)``."""
+) -> tuple[Coordinates | None, LogWeight]:
+    """The coordinates of the latents, if the proposal needs any, and the log-weights under it."""
     if proposal is GUIDE:  # of any guide, over discrete latents too
 
-        def under_guide(x: Tensor, index: Tensor | None, k: int) -> list[Tensor]:
+        def under_guide(x: Tensor, index: Tensor | None, _: State, k: int) -> list[Tensor]:
             return [trace.log_terms(model, guide, x, index, particles=k).local.log_weight]
 
-        return under_guide
+        return None, under_guide
     coordinates = Coordinates(model, guide, x, index)
     proposal.require(coordinates)
 
-    def under_proposal(x: Tensor, index: Tensor | None, k: int) -> list[Tensor]:
-        u = proposal.draw(coordinates, k, x, index)
+    def under_proposal(x: Tensor, index: Tensor | None, state: State, k: int) -> list[Tensor]:
+        u = proposal.draw(coordinates, state, k, x, index)
         point = coordinates.at(u, x, index, guide=proposal.by_guide)
-        return [point.log_joint - proposal.log_density(point)]
+        return [point.log_joint - proposal.log_density(state, point)]
 
-    return under_proposal
+    return coordinates, under_proposal
 
 
 def log_evidence(
@@ -112,8 +145,8 @@ def log_evidence(
         pair: the pair.
         data: a tensor ``(N, *event)``, a torch ``Dataset`` or a loader.
         particles: K, exactly so many for each datum.
-        proposal: what to draw from: `proposals.GUIDE`, `proposals.PRIOR` or a
-            `proposals.mixture` of them.
+        proposal: what to draw from: `proposals.GUIDE`, `proposals.PRIOR`, a
+            `proposals.optimum` for each datum, or a `proposals.mixture` of them.
         draw_shared: condition shared latents on a draw of their guide rather than its mean.
         memory: budget, bytes; work is cut to fit.
         compile: "auto" to compile the log-weights once that will pay, True at once, False never.

@@ -55,6 +55,22 @@ class Frame(NamedTuple):
         """Of u in v, zero where a datum is masked out."""
         return scale_and_mask(self.standardised.log_determinant, mask=self.mask)
 
+    def log_joint(self, coordinates: Coordinates, v: Tensor) -> Tensor:
+        """log p(x_n, v_n) at v ``(K, B, D)``, ``(K, B)``."""
+        u = self.standardised.to_u(v)
+        return coordinates.at(u, self.x, self.index).log_joint + self.log_determinant
+
+    def guide(self, own: "Own | None") -> Distribution:
+        """The guide over v, where a search may begin; a normal of its moments if not known."""
+        zero = torch.zeros_like(self.loc)
+        standard = dist.Normal(zero, torch.ones_like(zero)).to_event(1)
+        return standard if own is None else own.of_v
+
+    def prior(self, coordinates: Coordinates) -> Distribution:
+        """The normal over v with the moments of the model's prior, another place to begin."""
+        v = self.standardised.to_v(coordinates.prior_draws(MOMENTS, self.x, self.index))
+        return dist.Normal(v.mean(0), v.std(0).clamp_min(1e-3)).to_event(1)
+
 
 def masked(q: Distribution, mask: Tensor | bool | None) -> Distribution:
     """q with the log-densities of data masked out at zero, as in the pair's own terms."""

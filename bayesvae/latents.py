@@ -31,11 +31,13 @@ class Point(NamedTuple):
     """Densities at positions u of K particles and B data, in these coordinates, nats.
 
     Attributes:
+        u: the positions, ``(K, B, D)``.
         log_prior: log p(u_n), ``(K, B)``.
         log_likelihood: log p(x_n | u_n), ``(K, B)``.
         log_guide: log q(u_n | x_n), ``(K, B)``, where it was asked for.
     """
 
+    u: Tensor
     log_prior: Tensor
     log_likelihood: Tensor
     log_guide: Tensor | None = None
@@ -190,7 +192,7 @@ class Coordinates:
             self.require_density()
             given = {"particles": len(u), "dims": self._dims}
             log_guide = trace.log_joint(self.guide, values, x, index, **given) + jacobian
-        return Point(terms.local.log_prior + jacobian, terms.local.log_likelihood, log_guide)
+        return Point(u, terms.local.log_prior + jacobian, terms.local.log_likelihood, log_guide)
 
     def mask(self, x: Tensor, index: Tensor | None = None) -> Tensor | None:
         """Which data count, ``(B,)``; None where no site is masked.

@@ -9,7 +9,6 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-import pyro.distributions as dist
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
@@ -19,7 +18,7 @@ from bayesvae.ascent import LOOK, Ascender, Ascent, Optimum
 from bayesvae.compiled import Compiled, When
 from bayesvae.estimates import Estimate, weights
 from bayesvae.families import Family
-from bayesvae.frames import MOMENTS, Frame, Member, Own, Posteriors, framed, kept, masked
+from bayesvae.frames import Frame, Member, Own, Posteriors, framed, kept, masked
 from bayesvae.latents import Coordinates
 from bayesvae.pair import Pair
 from bayesvae.programs import Program
@@ -83,11 +82,6 @@ class Settings(NamedTuple):
         """How many data fit the budget while they are searched."""
         draws = max(self.ascent.particles, LOOK, 0 if self.semi is None else self.semi.particles)
         return max(1, min(most, self.memory // (self.per_draw * draws)))
-
-    def ascent_of(self, family: Family) -> Ascent:
-        """The ascent, with as much patience as the family asks for."""
-        asked = getattr(family, "patience", 1)
-        return self.ascent._replace(patience=max(self.ascent.patience, asked))
 
 
 class Comparer:
@@ -165,11 +159,7 @@ class Comparer:
         self, own: Own | None, frame: Frame
     ) -> tuple[dict[str, Optimum], dict[str, Member]]:
         """The best member of each family, started where the narrower ones ended."""
-        prior = frame.standardised.to_v(self.coordinates.prior_draws(MOMENTS, *frame[:2]))
-        zero = torch.zeros_like(frame.loc)
-        standard = dist.Normal(zero, torch.ones_like(zero)).to_event(1)
-        starts = [standard if own is None else own.of_v]
-        starts += [dist.Normal(prior.mean(0), prior.std(0).clamp_min(1e-3)).to_event(1)]
+        starts = [frame.guide(own), frame.prior(self.coordinates)]
         optima, best = {}, {}
         for make in self.settings.families:
             family = make(frame.loc.shape[-1])
@@ -197,9 +187,7 @@ class Comparer:
 
     def _log_joint(self, v: Tensor, *frame: Any) -> Tensor:
         """log p(x_n, v_n), ``(K, B)``."""
-        frame = Frame(*frame)
-        u = frame.standardised.to_u(v)
-        return self.coordinates.at(u, frame.x, frame.index).log_joint + frame.log_determinant
+        return Frame(*frame).log_joint(self.coordinates, v)
 
     def _under(self, q: Distribution, frame: Frame, particles: int) -> Tensor:
         """Log-weights ``(K, B)`` of draws of q."""
@@ -244,7 +232,7 @@ class Comparer:
             self._ascenders[name] = Ascender(
                 self._log_joint,
                 self._q_of(family),
-                self.settings.ascent_of(family),
+                self.settings.ascent.patient_with(family),
                 [self.pair],
                 compile=self.settings.compile,
                 batches=self.batches,

@@ -16,6 +16,7 @@ import yaml
 from commands import QUICK, SMALL, _float64_and_seed, contents, copied, fit, run, table
 
 from bayesvae.cli import main
+from bayesvae.cli.main import COMMANDS
 from bayesvae.cli.parts import PARTS
 
 __all__ = ["_float64_and_seed", "run"]
@@ -223,7 +224,7 @@ def test_data_that_no_picture_can_show_are_trained_on_and_evaluated_all_the_same
     assert math.isfinite(json.loads((tmp_path / "run" / "summary.json").read_text())["test_elbo"])
 
 
-@pytest.mark.parametrize("command", ["fit", "compare", "evaluate", "sample", "list"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_teaches(command, capsys):
     with pytest.raises(SystemExit, match="0"):
         main([command, "--help"])
@@ -253,7 +254,7 @@ def test_the_help_of_fit_shows_every_part_with_its_arguments(capsys):
 def test_the_program_alone_says_what_it_can_do(words, capsys):
     assert main(words) == 0
     text = capsys.readouterr().out
-    assert all(f"  {name} " in text for name in ("fit", "compare", "evaluate", "sample", "list"))
+    assert all(f"  {name} " in text for name in COMMANDS)
 
 
 def test_list_names_everything(capsys):

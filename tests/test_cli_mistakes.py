@@ -166,7 +166,10 @@ def test_a_mistake_in_fit_is_one_line_with_exit_code_2_and_loses_nothing(mistake
 
 
 OTHERS = {
-    "command": (["train"], "one of fit, compare, evaluate, sample, list; got 'train'"),
+    "command": (
+        ["train"],
+        "one of fit, compare, evaluate, bracket, calibrate, sample, list; got 'train'",
+    ),
     "kind of list": (["list", "colours"], "list takes one of data, priors"),
     "no run": (["compare", "nowhere"], "none in nowhere"),
     "no run named": (["compare"], "run"),
@@ -174,6 +177,16 @@ OTHERS = {
     "shape of other data": (["evaluate", "RUN", "--data", "rows.npy"], "shape (1, 8, 8)"),
     "other data not there": (["evaluate", "RUN", "--data", "gone.npy"], "gone.npy"),
     "split": (["evaluate", "RUN", "--split", "half"], "half"),
+    "proposal": (["evaluate", "RUN", "--proposal", "oracle"], "--proposal takes one of guide"),
+    "a path that is not walked": (
+        ["evaluate", "RUN", "--chains", "4", "--temperatures", "9"],
+        "--temperatures, --chains belongs to --annealing; got none",
+    ),
+    "no temperatures": (["bracket", "RUN", "--temperatures", "0"], "--temperatures needs"),
+    "no data to bracket": (["bracket", "RUN", "--data-count", "0"], "--data-count needs"),
+    "few data to calibrate on": (["calibrate", "RUN", "--data-count", "9"], "n >= 50"),
+    "folder of a bracket": (["bracket", "RUN", "--out", "sizes"], "sizes is there already"),
+    "folder of a calibration": (["calibrate", "RUN", "--out", "file"], "file is there already"),
     "no draws": (["evaluate", "RUN", "--particles", "0"], "--particles needs"),
     "where to": (["evaluate", "RUN", "--out", "table.csv"], "table.csv is there already"),
     "what to show": (["sample", "RUN", "--show", "films"], "films"),
@@ -220,7 +233,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-@pytest.mark.parametrize("command", ["compare", "evaluate", "sample"])
+@pytest.mark.parametrize("command", ["compare", "evaluate", "sample", "bracket", "calibrate"])
 def test_damage_to_a_run_is_named_before_any_work(damage, command, run, tmp_path, capsys):
     name, hurt, phrase = DAMAGE[damage]
     hurt(copied(run, tmp_path) / name)

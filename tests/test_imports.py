@@ -59,7 +59,7 @@ MAY_IMPORT = {
     "history": {"check", "checkpoint", "compiled", "data", "objectives", "pair", "programs"},
     "estimates": set(),
     "evaluation": {"check", "data", "dependence", "distributions", "pair", "programs", "trace"},
-    "proposals": {"latents"},
+    "proposals": {"ascent", "compiled", "families", "frames", "latents"},
     "evidence": {
         "compiled",
         "data",

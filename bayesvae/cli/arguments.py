@@ -245,35 +245,13 @@ def rebuilding_parser(description: str, epilog: str) -> Parser:
     return parser
 
 
-def _other_data_arguments(parser: Parser) -> None:
+def other_data_arguments(parser: Parser) -> None:
+    """Options that name data for a run that are not its own."""
     _source_arguments(
         parser.add_argument_group("other data than the run's").add_argument,
         None,
         "all rows of a data set's unseen part, of a file or of an image folder",
     )
-
-
-def evaluate_parser() -> Parser:
-    """The arguments of ``bayesvae evaluate``."""
-    parser = rebuilding_parser(
-        "The ELBO and log p(x) of a run, datum by datum and on average: on the data that the run "
-        "kept unseen, on those it was trained on, or on any others of the same shape. Writes a "
-        "CSV file with a line a datum.",
-        "Examples:\n  bayesvae evaluate runs/mixture --particles 5000\n"
-        "  bayesvae evaluate runs/wine --data more-wine.csv --out more-wine-scores.csv",
-    )
-    add = parser.add_argument
-    add("--split", choices=("unseen", "train"), default="unseen", help="which of the run's data")
-    add("--limit", type=PositiveInt | None, metavar="N", help="only the first N data")
-    add("--particles", type=PositiveInt, default=500, metavar="N", help="draws for each datum")
-    add(
-        "--out",
-        type=str | None,
-        metavar="FILE",
-        help="the CSV file (default: evaluations/ in the run folder)",
-    )
-    _other_data_arguments(parser)
-    return parser
 
 
 def sample_parser() -> Parser:
@@ -300,7 +278,7 @@ def sample_parser() -> Parser:
         metavar="FOLDER",
         help="where to write (default: samples/ in the run folder)",
     )
-    _other_data_arguments(parser)
+    other_data_arguments(parser)
     return parser
 
 

@@ -8,7 +8,9 @@ from torch import Tensor
 
 from bayesvae import checkpoint
 from bayesvae.cli import pictures, runs
+from bayesvae.cli.arguments import COMPILE
 from bayesvae.cli.build import serves_unseen
+from bayesvae.cli.estimators import described, evidence_of, in_words, refuse_walking
 from bayesvae.cli.mistakes import nearest
 from bayesvae.cli.output import (
     device_of,
@@ -20,29 +22,32 @@ from bayesvae.cli.output import (
 )
 from bayesvae.cli.source import Labelled, Prepared, others, prepare, refuse_reading
 from bayesvae.estimates import Estimate
-from bayesvae.evidence import elbo_per_datum, log_evidence
+from bayesvae.evidence import elbo_per_datum
 
 
 def run_evaluate(options: Namespace) -> None:
     """Writes the ELBO and log p(x) of every datum, and prints their means."""
     if options.data is not None and options.split == "train":
         raise ValueError("--split train is the run's own data; got --data too. Leave one out.")
+    refuse_walking(options)
     run = opened(options)
     name = options.split if options.data is None else Path(options.data).stem
     out = Path(options.out or run.folder / "evaluations" / f"{name}.csv")
     unused(out, options.overwrite)
     found = _data(run, options, train=options.split == "train")
     x, index = found.first(options.limit)
-    bar = {"progress": not options.quiet}
-    elbo = elbo_per_datum(run.pair, (x, index), options.particles, **bar)
-    evidence = log_evidence(run.pair, (x, index), options.particles, **bar)
+    how = {"progress": not options.quiet, "compile": COMPILE[options.compile]}
+    elbo = elbo_per_datum(run.pair, (x, index), options.particles, **how)
+    evidence = evidence_of(run.pair, (x, index), options)
     write_csv(out, _columns(index, found.labels, elbo, evidence))
     figures = named("elbo", elbo.mean()) | named("log_evidence", evidence.mean())
     facts = {"data": options.data or run.facts.source, "split": name, "evaluated_data": len(x)}
     more = {"particles": options.particles, "seed": options.seed, "given": evidence.given}
+    more |= described(evidence, options)
     checkpoint.save_json(out.with_suffix(".json"), facts | figures | more)
     print(f"{len(x):,} data ({name}), {options.particles:,} draws each. Nats per datum:")
     show(figures)
+    print(f"log_evidence by {in_words(options)}, a lower bound in expectation")
     print(f"Written to {out}")
 
 

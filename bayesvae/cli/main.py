@@ -11,8 +11,9 @@ from jsonargparse import Namespace
 from tqdm import tqdm
 
 from bayesvae import __version__
-from bayesvae.cli import arguments
+from bayesvae.cli import arguments, evidence_arguments
 from bayesvae.cli.comparing import compare_parser, run_compare
+from bayesvae.cli.evidence import run_bracket, run_calibrate
 from bayesvae.cli.examine import run_evaluate, run_sample
 from bayesvae.cli.help import Parser
 from bayesvae.cli.listing import run_list
@@ -40,7 +41,19 @@ COMMANDS = {
     "fit": Command(arguments.fit_parser, run_fit, "train a model and its guide on any data"),
     "compare": Command(compare_parser, run_compare, "take log p(x) - ELBO apart"),
     "evaluate": Command(
-        arguments.evaluate_parser, run_evaluate, "ELBO and log p(x) of a run, datum by datum"
+        evidence_arguments.evaluate_parser,
+        run_evaluate,
+        "ELBO and log p(x) of a run, datum by datum",
+    ),
+    "bracket": Command(
+        evidence_arguments.bracket_parser,
+        run_bracket,
+        "log p(x) from both sides, of data that a run makes itself",
+    ),
+    "calibrate": Command(
+        evidence_arguments.calibrate_parser,
+        run_calibrate,
+        "is the guide of a run the posterior? and how is it not",
     ),
     "sample": Command(
         arguments.sample_parser, run_sample, "draws, reconstructions, paths and spaces of a run"

@@ -23,6 +23,8 @@ _FEWER = {
     "fit": "--latent, --batch-size, --levels, --particles, or narrower networks",
     "compare": "--limit, --particles or --evidence-particles",
     "evaluate": "--limit or --particles",
+    "bracket": "--data-count or --chains",
+    "calibrate": "--data-count or --draws",
     "sample": "--count or --steps",
 }
 

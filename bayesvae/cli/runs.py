@@ -3,7 +3,8 @@
 ``fit`` writes ``config.yaml``, ``data.json`` (what the pair depends on of the data), ``last.pt``,
 ``best.pt``, ``metrics.csv``, ``summary.json``, ``figures/``, and ``code/`` with the user's modules
 that it used; ``compare`` adds ``gaps.txt``, ``gaps.csv`` and more ``figures/``, ``evaluate``
-``evaluations/`` and ``sample`` ``samples/``.
+``evaluations/``, ``sample`` ``samples/``, ``bracket`` ``bracket/`` and ``calibrate``
+``calibration/``.
 """
 
 import importlib.metadata
@@ -34,7 +35,7 @@ from bayesvae.pair import Pair
 _MARKS = ("config.yaml", "data.json")
 """What makes a folder a run."""
 _FILES = (*_MARKS, "last.pt", "best.pt", "summary.json", "metrics.csv", "gaps.txt", "gaps.csv")
-_FOLDERS = ("code", "evaluations", "samples", "figures")
+_FOLDERS = ("code", "evaluations", "samples", "bracket", "calibration", "figures")
 _REPLACED = ".replaced"
 
 

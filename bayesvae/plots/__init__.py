@@ -14,6 +14,7 @@ from bayesvae.plots.latents import latent_space
 from bayesvae.plots.ordered import gaps_against_evidence, ordered_gaps
 from bayesvae.plots.posteriors import posterior_panels, posteriors
 from bayesvae.plots.routes import RouteCurve, training_routes
+from bayesvae.plots.sides import bracketed
 from bayesvae.plots.style import Values, save
 from bayesvae.plots.tables import columns, reconstructed_columns
 from bayesvae.plots.worst import worst_data
@@ -25,6 +26,7 @@ __all__ = [
     "Values",
     "WidthCurve",
     "bracket_widths",
+    "bracketed",
     "calibration_figure",
     "columns",
     "decoded_grid",
