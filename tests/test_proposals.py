@@ -21,6 +21,7 @@ from torch.testing import assert_close
 
 from bayesvae import Annealing, Pair, annealed_evidence, evidence, families, log_evidence
 from bayesvae.ascent import Ascender, Ascent
+from bayesvae.estimates import mean_and_error
 from bayesvae.latents import Coordinates
 from bayesvae.pairs import ppca
 from bayesvae.proposals import GUIDE, PRIOR, Budget, mixture, optimum
@@ -242,7 +243,8 @@ def test_a_path_may_begin_at_an_optimum(name):
         assert_close(found.value, model.log_evidence(x).detach(), rtol=0.0, atol=0.03)
     longer = one._replace(temperatures=20, leapfrogs=3, chains=8, pilot=10)
     apart = annealed_evidence(pair, x, longer, progress=False).value - model.log_evidence(x)
-    assert apart.mean().abs() < 0.03
+    mean, error = mean_and_error(apart.detach())
+    assert abs(mean) < 4 * error + 0.01  # of which a lower bound may be biased by the latter
     from_the_guide = longer._replace(start=GUIDE)
     guide = annealed_evidence(pair, x, from_the_guide, progress=False).value
     assert apart.abs().mean() < (guide - model.log_evidence(x)).abs().mean() / 3
