@@ -307,6 +307,25 @@ def full() -> families.Family:
     return families.MultivariateNormal(LATENTS)
 
 
+def low_rank() -> families.Family:
+    return families.LowRankNormal(LATENTS, rank=1)
+
+
+def mixture() -> families.Family:
+    return families.NormalMixture(LATENTS, components=2)
+
+
+def flow() -> families.Family:
+    return families.Flow(LATENTS, transforms=1, hidden=(3,), bins=2)
+
+
+def semi_amortized(family: families.Family) -> Case:
+    model = PPCA(torch.randn(FEATURES, LATENTS), torch.randn(FEATURES), 0.5)
+    network = mlp(FEATURES, outputs=family.size)
+    guide = guides.SemiAmortized(network, family, model, steps=2, particles=2)
+    return Case(pairs.ppca(model, guide), real(), positions())
+
+
 def levels() -> Tensor:
     return binary(FEATURES) + binary(FEATURES)
 
@@ -335,6 +354,11 @@ CATALOG: dict[str, Callable[[], Case]] = {
     "likelihood Poisson": lambda: vae(likelihood=likelihoods.Poisson(decoder()), x=levels()),
     "networks Conv": convolutional,
     "guide Amortized full": lambda: vae(guide=amortized(full())),
+    "guide Amortized low rank": lambda: vae(guide=amortized(low_rank())),
+    "guide Amortized mixture": lambda: vae(guide=amortized(mixture())),
+    "guide Amortized flow": lambda: vae(guide=amortized(flow())),
+    "guide PerDatapoint flow": lambda: vae(guide=per_datapoint(flow())),
+    "guide SemiAmortized mixture": lambda: semi_amortized(mixture()),
     "guide PerDatapoint diagonal": lambda: vae(guide=per_datapoint(families.Normal(LATENTS))),
     "guide PerDatapoint full": lambda: vae(guide=per_datapoint(full())),
     "hierarchical 2 layers": lambda: layered((3, 2)),

@@ -87,7 +87,7 @@ MAY_IMPORT = {
         "pair",
         "simulation",
     },
-    "ascent": {"compiled", "steps"},
+    "ascent": {"compiled", "distributions", "steps"},
     "memory": set(),
     "optima": {
         "ascent",
