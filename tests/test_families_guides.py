@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from descents import free_of_charge, graph_alone
 from pyro.infer import Trace_ELBO
 from rulers import drawn, rotated, state_of
 from test_families import FAMILIES
@@ -11,7 +12,7 @@ from test_families_truth import grid, odd
 from torch import nn
 from torch.testing import assert_close
 
-from bayesvae import data, fit, guides, networks
+from bayesvae import CompiledSVI, data, fit, guides, networks
 from bayesvae.pairs import ppca
 
 SIZE = 8
@@ -87,3 +88,22 @@ def test_slopes_of_the_steps_are_unbiased(name):
     assert expected.abs().max() > 0.1
     error = slopes.std(0) / copies**0.5 + 1e-6
     assert ((slopes.mean(0) - expected).abs() < 5 * error).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "through"), [*((name, False) for name in FAMILIES), ("NormalMixture", True)]
+)
+def test_a_record_of_training_through_steps_is_the_training_as_written(name, through, monkeypatch):
+    free_of_charge(monkeypatch)
+    graph_alone(monkeypatch)
+    seen = []
+    for compile in (False, True):
+        torch.manual_seed(7)
+        model = rotated()
+        guide = semi_amortized(FAMILIES[name](2), model, 2, through)
+        optimizer = torch.optim.SGD([*model.parameters(), *guide.parameters()], lr=1e-3)
+        svi = CompiledSVI(model, guide, optimizer, Trace_ELBO(), compile=compile)
+        losses = [svi.step(drawn(model, SIZE, seed=step)) for step in range(4)]
+        assert svi.is_compiled is compile
+        seen.append([*losses, *guide.parameters()])
+    assert_close(*seen, rtol=1e-10, atol=1e-10)
