@@ -237,7 +237,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         else:
             found = hamiltonian(pair, x, size)
             words = chains_in_words(found)
-        print(f"{part}: {words}", flush=True)
+        print(f"{part}, {len(x)} images: {words}", flush=True)
         save_json(options.out / f"inference-{part}.json", facts | found)
 
 
