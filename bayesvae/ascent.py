@@ -13,12 +13,12 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from pyro.distributions.torch_distribution import MaskedDistribution
 from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.optim import Adam
 
 from bayesvae.compiled import Compiled, When
+from bayesvae.distributions import pathwise_mean
 from bayesvae.memory import bytes_per_draw
 from bayesvae.steps import Step
 
@@ -82,35 +82,6 @@ LogDensity = Callable[..., Tensor]
 """log p(x_n, u_n) of ``u (K, B, d)`` and what else tells one batch from another: ``(K, B)``."""
 QOfRows = Callable[..., Distribution]
 """q_lambda of rows ``(B, size)`` and the same."""
-
-
-def pathwise_mean(
-    integrand: Callable[[Tensor], Tensor], q: Distribution, particles: int
-) -> Tensor:
-    """An unbiased estimate of E_q f, differentiable in what makes q.
-
-    A distribution may offer ``weighted_rsample(particles)``, draws ``(K, B, d)`` and weights
-    ``(K, B)`` that sum to one over K and carry a gradient as well (see
-    `bayesvae.families.mixture`); else the mean of ``rsample`` is taken.
-
-    Args:
-        integrand: f, ``(K, B, d)`` to ``(K, B)``.
-        q: batch shape ``(B,)``.
-        particles: draws a datum.
-
-    Returns:
-        ``(B,)``.
-
-    Example:
-        >>> q = torch.distributions.Normal(torch.zeros(3, 2), 1.0)
-        >>> pathwise_mean(lambda u: u.sum(-1), q, particles=5).shape
-        torch.Size([3])
-    """
-    unmasked = q.base_dist if isinstance(q, MaskedDistribution) else q
-    if not hasattr(unmasked, "weighted_rsample"):
-        return integrand(q.rsample((particles,))).mean(0)
-    u, weights = unmasked.weighted_rsample(particles)
-    return (weights * integrand(u)).sum(0)
 
 
 class Ascender:

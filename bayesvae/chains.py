@@ -34,8 +34,9 @@ class Chains(NamedTuple):
         accept: mean acceptance probability, ``(N,)``.
         divergences: share of transitions that failed, ``(N,)``: the geometry is too sharp for the
             step size where it is not zero.
-        r_hat: split R-hat, the largest over a datum's coordinates, ``(N,)``; 1 where chains agree.
-        effective_sample_size: the smallest over a datum's coordinates, ``(N,)``.
+        r_hat: split R-hat, the largest over a datum's coordinates and their squared deviations,
+            ``(N,)``; 1 where chains agree.
+        effective_sample_size: the smallest over the same, ``(N,)``.
         step_size: ``(N,)``, in standard deviations of the guide.
         given: what the posterior is conditional on, in words; empty if on nothing but x.
         seconds: time taken.
@@ -206,12 +207,14 @@ class _Run:
         v = torch.stack(positions, 1)  # (C, S, B, D), as Pyro's statistics take it
         u = self.standardised.to_u(v.transpose(0, 1).flatten(0, 1))
         values = self.coordinates.latents(u, *self.batch)
+        # A trajectory that swings to the other side is good for means and worthless for variances.
+        both = torch.cat([v, (v - v.mean((0, 1))).square()], -1)
         return Chains(
             {k: z.unflatten(0, v.shape[1::-1]).cpu() for k, z in values.items()},
             accept.cpu(),
             divergent.cpu(),
-            split_gelman_rubin(v).amax(-1).cpu(),
-            effective_sample_size(v).amin(-1).cpu(),
+            split_gelman_rubin(both).amax(-1).cpu(),
+            effective_sample_size(both).amin(-1).cpu(),
             tuning.step_size.cpu(),
             "",
             0.0,

@@ -1,8 +1,10 @@
-"""Distributions as Pyro wraps them, and what is inside."""
+"""Distributions as Pyro wraps them, what is inside, and means under them."""
+
+from collections.abc import Callable
 
 import torch
 from pyro.contrib.zuko import ZukoToPyro
-from pyro.distributions.torch_distribution import TorchDistributionMixin
+from pyro.distributions.torch_distribution import MaskedDistribution, TorchDistributionMixin
 from torch import Tensor
 from torch.distributions import Categorical, Distribution, Independent
 from torch.distributions.constraints import Constraint
@@ -74,3 +76,32 @@ def centre_of(distribution: Distribution) -> Tensor | None:
     support = support_of(distribution)
     discrete = support is not None and support.is_discrete
     return None if discrete else mean_of(distribution)
+
+
+def pathwise_mean(
+    integrand: Callable[[Tensor], Tensor], q: Distribution, particles: int
+) -> Tensor:
+    """An unbiased estimate of E_q f, differentiable in what makes q.
+
+    A distribution may offer ``weighted_rsample(particles)``, draws ``(K, B, d)`` and weights
+    ``(K, B)`` that sum to one over K and carry a gradient as well (see
+    `bayesvae.families.mixture`); else the mean of ``rsample`` is taken.
+
+    Args:
+        integrand: f, ``(K, B, d)`` to ``(K, B)``.
+        q: batch shape ``(B,)``.
+        particles: draws a datum.
+
+    Returns:
+        ``(B,)``.
+
+    Example:
+        >>> q = torch.distributions.Normal(torch.zeros(3, 2), 1.0)
+        >>> pathwise_mean(lambda u: u.sum(-1), q, particles=5).shape
+        torch.Size([3])
+    """
+    unmasked = q.base_dist if isinstance(q, MaskedDistribution) else q
+    if not hasattr(unmasked, "weighted_rsample"):
+        return integrand(q.rsample((particles,))).mean(0)
+    u, weights = unmasked.weighted_rsample(particles)
+    return (weights * integrand(u)).sum(0)

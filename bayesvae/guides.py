@@ -22,7 +22,7 @@ from torch.distributions import Distribution
 from torch.nn.functional import embedding
 
 from bayesvae import trace
-from bayesvae.distributions import pyro_ready
+from bayesvae.distributions import pathwise_mean, pyro_ready
 from bayesvae.families import Family
 from bayesvae.programs import DATA_PLATE, Program
 from bayesvae.slopes import uphill
@@ -138,7 +138,7 @@ class SemiAmortized(nn.Module):
         model: the generative program, whose only local latent is ``site``.
         steps: k.
         rate: step size, in units of lambda for a gradient of one nat.
-        particles: draws of a gradient.
+        particles: draws of a gradient; a mixture takes at least one of each component.
         through: whether gradients go through the steps. If not, the network is trained as though
             the steps were constants added to its output.
         site: name of the latent.
@@ -196,17 +196,24 @@ class SemiAmortized(nn.Module):
         return self.family(first + (rows - first).detach())
 
     def _bound(self, rows: Tensor, x: Tensor, index: Tensor | None) -> Tensor:
-        """Sum over data of L(lambda_n), by fresh draws of q; the draws stand as further data."""
-        draws, q = self.particles, self.family(rows)
-        z = q.rsample((draws,))
+        """Sum over data of L(lambda_n), by fresh draws of q."""
+        q = self.family(rows)
+
+        def log_weight(z: Tensor) -> Tensor:
+            return self._log_joint(z, x, index) - q.log_prob(z)
+
+        return pathwise_mean(log_weight, q, self.particles).sum()
+
+    def _log_joint(self, z: Tensor, x: Tensor, index: Tensor | None) -> Tensor:
+        """log p(x_n, z_n) of draws ``(K, B, d)``, which stand as further data: ``(K, B)``."""
         copies = [
-            None if each is None else each.repeat(draws, *(1,) * (each.dim() - 1))
+            None if each is None else each.repeat(len(z), *(1,) * (each.dim() - 1))
             for each in (x, index)
         ]
         values = {self.site: z.flatten(0, 1)[None]}
         with block():  # handlers around the guide are not around this look at the model
             log_joint = trace.log_joint(self._model[0], values, *copies, particles=1)
-        return (log_joint.reshape(draws, -1) - q.log_prob(z)).sum() / draws
+        return log_joint.reshape(z.shape[:2])
 
     def forward(self, x: Tensor, index: Tensor | None = None) -> Tensor:
         """Samples z ``(B, d)`` inside the data plate."""

@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from bayesvae.ascent import LogDensity, QOfRows, pathwise_mean
+from bayesvae.ascent import LogDensity, QOfRows
 from bayesvae.compiled import Compiled, When
+from bayesvae.distributions import pathwise_mean
 from bayesvae.memory import bytes_per_draw
 from bayesvae.slopes import uphill
 

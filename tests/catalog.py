@@ -39,6 +39,8 @@ class Case(NamedTuple):
             Pyro's TraceMeanField_ELBO is unbiased.
         shared: whether sites lie outside the data plate.
         statements: whether parameters are plain ``pyro.param`` tensors, which Pyro keys by name.
+        implicit: whether draws from one seed jump where parameters move, though their gradients
+            are those of the distribution.
     """
 
     pair: Pair
@@ -49,6 +51,7 @@ class Case(NamedTuple):
     same_order: bool = True
     shared: bool = False
     statements: bool = False
+    implicit: bool = False
 
 
 mlp = partial(networks.MLP, hidden=(5,), activation=nn.Tanh)
@@ -307,6 +310,26 @@ def full() -> families.Family:
     return families.MultivariateNormal(LATENTS)
 
 
+def low_rank() -> families.Family:
+    return families.LowRankNormal(LATENTS, rank=1)
+
+
+def mixture() -> families.Family:
+    return families.NormalMixture(LATENTS, components=2)
+
+
+def flow() -> families.Family:
+    return families.Flow(LATENTS, transforms=1, hidden=(3,), bins=2)
+
+
+def semi_amortized(family: families.Family) -> Case:
+    model = PPCA(torch.randn(FEATURES, LATENTS), torch.randn(FEATURES), 0.5)
+    network = mlp(FEATURES, outputs=family.size)
+    # With steps q itself is noisy: see test_families_guides.py.
+    guide = guides.SemiAmortized(network, family, model, steps=0)
+    return Case(pairs.ppca(model, guide), real(), positions())
+
+
 def levels() -> Tensor:
     return binary(FEATURES) + binary(FEATURES)
 
@@ -335,6 +358,11 @@ CATALOG: dict[str, Callable[[], Case]] = {
     "likelihood Poisson": lambda: vae(likelihood=likelihoods.Poisson(decoder()), x=levels()),
     "networks Conv": convolutional,
     "guide Amortized full": lambda: vae(guide=amortized(full())),
+    "guide Amortized low rank": lambda: vae(guide=amortized(low_rank())),
+    "guide Amortized mixture": lambda: vae(guide=amortized(mixture()))._replace(implicit=True),
+    "guide Amortized flow": lambda: vae(guide=amortized(flow())),
+    "guide PerDatapoint flow": lambda: vae(guide=per_datapoint(flow())),
+    "guide SemiAmortized, no steps": lambda: semi_amortized(flow()),
     "guide PerDatapoint diagonal": lambda: vae(guide=per_datapoint(families.Normal(LATENTS))),
     "guide PerDatapoint full": lambda: vae(guide=per_datapoint(full())),
     "hierarchical 2 layers": lambda: layered((3, 2)),

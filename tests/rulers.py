@@ -5,6 +5,7 @@ import math
 import pyro
 import torch
 from pyro import distributions as dist
+from pyro.ops.stats import effective_sample_size
 from torch import nn
 
 from bayesvae import families, guides, networks
@@ -158,3 +159,16 @@ def rates(x, index=None):
     """A guide for `counts` that does not read them."""
     with pyro.plate("data", len(x)):
         pyro.sample("rate", dist.LogNormal(0.0, 1.0))
+
+
+def assert_moments(found, draws, mean, covariance):
+    """Chains' draws ``(S, C, B, D)`` have these moments, each within 5 standard errors."""
+    assert (found.r_hat < 1.05).all()
+    assert (found.divergences == 0).all()
+    assert (found.effective_sample_size > 100).all()
+    centred = draws - mean
+    products = centred.unsqueeze(-1) * centred.unsqueeze(-2)
+    for values, truth in ((draws, mean), (products, covariance)):
+        size = effective_sample_size(values, chain_dim=1, sample_dim=0)
+        error = values.flatten(0, 1).std(0) / size.sqrt()
+        assert ((values.mean((0, 1)) - truth).abs() < 5 * error).all()

@@ -6,7 +6,8 @@ import torch
 from torch.testing import assert_close
 
 from bayesvae import families
-from bayesvae.ascent import Ascender, Ascent, pathwise_mean
+from bayesvae.ascent import Ascender, Ascent
+from bayesvae.distributions import pathwise_mean
 
 
 def target():

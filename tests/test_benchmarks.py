@@ -339,10 +339,10 @@ def test_the_help_teaches_every_case_and_contestant(capsys):
     assert [word for word in words if word not in said] == []
 
 
-DOCUMENTED = ("speed.cases", "speed.measure", "speed.machine", "speed.fairness", "speed.sources")
+SPEED = ("cases", "measure", "machine", "fairness", "sources", "targets", "profiled")
 
 
-@pytest.mark.parametrize("name", [*DOCUMENTED, "speed.targets", "speed.profiled", "bf16"])
+@pytest.mark.parametrize("name", [*(f"speed.{part}" for part in SPEED), "bf16", "inference"])
 def test_the_examples_in_docstrings_hold(name):
     torch.set_default_dtype(torch.float32)
     outcome = doctest.testmod(importlib.import_module(f"benchmarks.{name}"))

@@ -7,8 +7,8 @@ from test_families import EXACT, FAMILIES, diagonal
 from torch.testing import assert_close
 
 from bayesvae import check_pair, families, guides, tracing
-from bayesvae.ascent import pathwise_mean
 from bayesvae.compiled import Compiled
+from bayesvae.distributions import pathwise_mean
 from bayesvae.pairs import ppca
 
 BOTH = [(name, dim) for name in FAMILIES for dim in (1, 2)]

@@ -89,10 +89,10 @@ MAY_IMPORT = {
         "pair",
         "simulation",
     },
-    "ascent": {"compiled", "memory", "steps"},
+    "ascent": {"compiled", "distributions", "memory", "steps"},
     "memory": set(),
     "slopes": set(),
-    "semi": {"ascent", "compiled", "memory", "slopes"},
+    "semi": {"ascent", "compiled", "distributions", "memory", "slopes"},
     "frames": {"distributions", "families", "latents", "programs", "trace"},
     "optima": {
         "ascent",

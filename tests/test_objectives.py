@@ -155,6 +155,8 @@ def test_elbo_equals_pyros_with(programs, loss):
 
 @pytest.mark.parametrize("analytic_kl", [False, True])
 def test_gradients_are_the_derivative_of_the_bound_with_nothing_detached(case, analytic_kl):
+    if case.implicit:
+        pytest.skip("draws from one seed are no function of the parameters")
     case.pair.find_parameters(case.x, case.index)
     parameters = [*case.pair.parameters()]
     direction = [torch.randn_like(parameter) for parameter in parameters]
