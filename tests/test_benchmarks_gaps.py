@@ -180,8 +180,10 @@ def test_the_file_of_results_is_json_without_infinities(tmp_path):
     assert lines[1].startswith("mnist,standard,train,0,")
 
 
-def test_a_bar_is_as_long_as_the_whole_gap():
+def test_a_bar_is_as_long_as_the_whole_gap_and_errors_sit_at_the_ends_of_its_parts():
     (train, _) = part("figure").gap_bars({"mnist": run()}).axes
+    standard = [line.get_xdata()[0] for line in train.lines[:2]]
+    assert standard == [pytest.approx(1.5), pytest.approx(3.5)]
     ends = {round(bar.get_y() + 0.3): bar.get_x() + bar.get_width() for bar in train.patches}
     assert ends == {k: pytest.approx(v) for k, v in enumerate((3.5, 3.2, 2.5, 3.0))}
 

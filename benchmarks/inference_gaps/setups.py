@@ -68,8 +68,8 @@ def make_pair(setup: Setup, x: Tensor, latent: int) -> Pair:
     Example:
         >>> import torch
         >>> pair = make_pair(SETUPS["encoder"], torch.rand(9, 1, 8, 8), latent=3)
-        >>> pair.guide.network.layers[0]
-        Linear(in_features=64, out_features=500, bias=True)
+        >>> sorted({parameter.shape[0] for parameter in pair.parameters()})
+        [6, 64, 200, 500]
     """
     family, bias = setup.family(latent), networks.data_logits(x)
     decoder = networks.MLP(latent, setup.decoder, x.shape[1:], nn.ELU, bias)
