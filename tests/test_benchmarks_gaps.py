@@ -217,31 +217,40 @@ def tiny(monkeypatch):
     return command, trainings
 
 
-def test_a_run_that_was_interrupted_goes_on_and_ends_with_the_same_numbers(tiny, tmp_path, capsys):
+def test_an_interrupted_run_keeps_its_table_goes_on_and_ends_where_it_would_have(
+    tiny, tmp_path, capsys, monkeypatch
+):
     command, trainings = tiny
-    words = ["--quick", "--data", "mnist", "--setups", "standard", "flow"]
-    out = tmp_path / "gaps"
-    assert command.main([*words, "--out", str(out)]) == 0
-    done = out.with_name("gaps-quick")
-    first = (done / "images.csv").read_text()
-    assert len(trainings) == 2
-    assert (done / "gaps.png").stat().st_size > 0
-    said = capsys.readouterr().out
-    for name in ("annealed.pt", "elbo.pt"):
-        (done / "mnist-flow" / name).unlink()
-    (done / "mnist-standard" / "bounds.pt").unlink()
-    (done / "images.csv").unlink()
-    assert command.main([*words, "--out", str(out)]) == 0
-    assert len(trainings) == 2
-    assert (done / "images.csv").read_text() == first
-    assert capsys.readouterr().out == said
+    parts, calls = part("measure").PARTS, []
+    words = ["--quick", "--data", "mnist", "--setups", "standard", "flow", "--out"]
+    assert command.main([*words, str(tmp_path / "whole")]) == 0
+    whole = capsys.readouterr().out.replace("whole-quick", "broken-quick")
+
+    def interrupted(job, annealed=parts["annealed"]):
+        calls.append(job)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return annealed(job)
+
+    monkeypatch.setitem(parts, "annealed", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        command.main([*words, str(tmp_path / "broken")])
+    known = (tmp_path / "broken-quick" / "table.md").read_text()
+    assert "| standard |" in known
+    assert "| flow posterior |" not in known
+    assert command.main([*words, str(tmp_path / "broken")]) == 0
+    assert capsys.readouterr().out == whole
+    assert len(trainings) == 4  # of two set-ups, once in each folder
+    images = [(tmp_path / f"{name}-quick" / "images.csv") for name in ("whole", "broken")]
+    assert images[0].read_text() == images[1].read_text()
+    assert (tmp_path / "whole-quick" / "gaps.png").stat().st_size > 0
 
 
 def test_results_of_other_settings_are_not_mixed_in(tiny, tmp_path, capsys):
     command, trainings = tiny
     folder = tmp_path / "gaps"
     folder.mkdir()
-    command.claim_folder(folder, part("measure").Settings(epochs=3))
+    command.note_settings(folder, part("measure").Settings(epochs=3))
     assert command.main(["--data", "mnist", "--out", str(folder), "--epochs", "4"]) == 2
     assert "{'epochs': 3}" in capsys.readouterr().err
     assert trainings == []

@@ -3,12 +3,11 @@
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from bayesvae import plots
-from bayesvae.checkpoint import save_json
+from bayesvae.checkpoint import save_json, write_aside
 from benchmarks import inference_gaps
 from benchmarks.inference_gaps import figure, table
 from benchmarks.inference_gaps.claims import Run, better_evidence, judged
@@ -16,6 +15,14 @@ from benchmarks.inference_gaps.measure import QUICK, Measured, Settings, result
 from benchmarks.inference_gaps.setups import READERS, SETUPS
 from benchmarks.speed.machine import facts
 
+NUMBERS = {
+    "epochs": "passes over the training images",
+    "images": "training and unseen images whose gaps are measured, of each",
+    "evidence_particles": "draws for importance sampling of log p(x)",
+    "temperatures": "of the annealing, the other estimate of log p(x)",
+    "seed": "of all random numbers",
+}
+"""Settings that are options of the command."""
 EPILOG = """set-ups
 {setups}
 
@@ -25,9 +32,9 @@ examples
   python -m benchmarks.inference_gaps --data mnist --setups standard encoder --epochs 100 \\
       --out runs/benchmarks/longer
 
-What is done is kept and not done again, so the command goes on after an interruption, and
-prints the table anew when all is done.  Other settings need another folder.  Set
-OMP_NUM_THREADS=1 on a machine that does something else as well."""
+What is done is kept and not done again, so the command goes on after an interruption; OUT/table.md
+holds what is known so far.  Other settings need another folder.  Set OMP_NUM_THREADS=1 on a
+machine that does something else as well."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -55,17 +62,7 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-NUMBERS = {
-    "epochs": "passes over the training images",
-    "images": "training and unseen images whose gaps are measured, of each",
-    "evidence_particles": "draws for importance sampling of log p(x)",
-    "temperatures": "of the annealing, the other estimate of log p(x)",
-    "seed": "of all random numbers",
-}
-"""Settings that are options of the command."""
-
-
-def claim_folder(folder: Path, settings: Settings) -> None:
+def note_settings(folder: Path, settings: Settings) -> None:
     """Notes the settings in a folder, or sees that they are those noted there.
 
     Raises:
@@ -82,8 +79,10 @@ def claim_folder(folder: Path, settings: Settings) -> None:
     save_json(file, wanted)
 
 
-def measured(options: argparse.Namespace, settings: Settings, out: Path) -> dict[str, Run]:
-    """All set-ups that were asked for, trained and measured, by data set."""
+def measured(
+    options: argparse.Namespace, settings: Settings, out: Path
+) -> Iterator[dict[str, Run]]:
+    """What has been trained and measured, by data set, after each set-up."""
     found: dict[str, dict[str, Measured]] = {}
     for name in options.data:
         splits, found[name] = READERS[name](options.data_root), {}
@@ -91,12 +90,25 @@ def measured(options: argparse.Namespace, settings: Settings, out: Path) -> dict
             print(f"{name}, {SETUPS[setup].title}", file=sys.stderr, flush=True)
             folder = out / f"{name}-{setup}"
             found[name][setup] = result(setup, splits, settings, folder, sys.stderr.isatty())
-    evidence = better_evidence(each for of_data in found.values() for each in of_data.values())
-    return {name: Run(of_data, evidence) for name, of_data in found.items()}
+            every = (each for of_data in found.values() for each in of_data.values())
+            evidence = better_evidence(every)
+            yield {each: Run(of_data, evidence) for each, of_data in found.items()}
+
+
+def report(out: Path, runs: dict[str, Run], settings: Settings, notes: list[str]) -> str:
+    """Table and claims as text and JSON, a line an image as CSV, the picture; returns the text."""
+    outcomes = {name: judged(run, name) for name, run in runs.items()}
+    text = table.text(runs, outcomes, notes)
+    how = {"settings": settings._asdict(), "machine": facts()}
+    write_aside(out / "table.md", lambda aside: aside.write_text(text + "\n"))
+    save_json(out / "results.json", how | table.as_json(runs, outcomes))
+    table.save_csv(out / "images.csv", runs)
+    plots.save(figure.gap_bars(runs), out / "gaps.png")
+    return text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measures, prints the table and saves everything; returns the exit code."""
+    """Measures, saves everything after each set-up, prints the table; returns the exit code."""
     options = parser().parse_args(arguments)
     settings = Settings(**{name: getattr(options, name) for name in NUMBERS})
     out, notes = options.out, []
@@ -104,26 +116,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings, out = QUICK, out.with_name(f"{out.name}-quick")
         notes = ["QUICK: the figures mean nothing."]
     try:
-        claim_folder(out, settings)
+        note_settings(out, settings)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
-    runs = measured(options, settings, out)
-    outcomes = {name: judged(run, name) for name, run in runs.items()}
-    save_all(out, runs, outcomes, settings._asdict())
-    print(table.text(runs, outcomes, notes))
+    for runs in measured(options, settings, out):
+        text = report(out, runs, settings, notes)
+    print(text)
     print(f"Every image: {out / 'images.csv'}")
     return 0
-
-
-def save_all(
-    out: Path, runs: dict[str, Run], outcomes: dict[str, list], settings: dict[str, Any]
-) -> None:
-    """Table and claims as JSON, a line an image as CSV, and the picture."""
-    machine = {"settings": settings, "machine": facts()}
-    save_json(out / "results.json", machine | table.as_json(runs, outcomes))
-    table.save_csv(out / "images.csv", runs)
-    plots.save(figure.gap_bars(runs), out / "gaps.png")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from bayesvae.estimates import mean_and_error
 from bayesvae.plots.style import BLUE, ORANGE, WIDTH, despined
@@ -11,6 +12,7 @@ from benchmarks.inference_gaps.claims import ERRORS, Gaps, Run
 from benchmarks.inference_gaps.setups import SETUPS
 
 SPLITS = ("train", "unseen")
+COLOURS = (BLUE, ORANGE)
 
 
 def gap_bars(runs: Mapping[str, Run]) -> Figure:
@@ -37,7 +39,7 @@ def gap_bars(runs: Mapping[str, Run]) -> Figure:
 def _panel(axes: Axes, run: Run, split: str) -> None:
     for height, setup in enumerate(run.measured):
         left = 0.0
-        for (name, values), colour in zip(_parts(run.gaps(setup, split)), _COLOURS, strict=True):
+        for (name, values), colour in zip(_parts(run.gaps(setup, split)), COLOURS, strict=True):
             mean, error = mean_and_error(values)
             label = name if height == 0 else None
             axes.barh(height, mean, left=left, color=colour, height=0.6, label=label)
@@ -47,10 +49,7 @@ def _panel(axes: Axes, run: Run, split: str) -> None:
     despined(axes)
 
 
-_COLOURS = (BLUE, ORANGE)
-
-
-def _parts(gaps: Gaps) -> tuple[tuple[str, object], ...]:
+def _parts(gaps: Gaps) -> tuple[tuple[str, Tensor], ...]:
     return (
         ("approximation gap of the guide's family", gaps.approximation(gaps.own)),
         ("amortization gap", gaps.amortization),

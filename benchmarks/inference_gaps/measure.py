@@ -55,7 +55,7 @@ class Settings(NamedTuple):
     particles: int = 200
     evidence_particles: int = 2000
     temperatures: int = 100
-    pilot: int = 30
+    pilot: int = 20
     ascent: Ascent = Ascent(patience=3)
     elbo_particles: int = 10
     elbo_images: int | None = None
