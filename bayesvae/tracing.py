@@ -36,7 +36,7 @@ from torch.fx.experimental.proxy_tensor import (
 from torch.fx.proxy import TracerBase
 from torch.utils import _pytree as pytree
 
-from bayesvae.elementary import FastElementary
+from bayesvae.elementary import compiler_pass
 from bayesvae.products import with_fastest_products
 
 tree_flatten, tree_unflatten = pytree.tree_flatten, pytree.tree_unflatten
@@ -182,7 +182,7 @@ def compiled(recorded: Recorded, eager_random: bool = False) -> Callable[..., Se
     on_gpu = any(t.is_cuda for t in recorded.captured)
     options: dict[str, Any] = {
         "fallback_random": eager_random or not on_gpu,
-        "post_grad_custom_pre_pass": FastElementary(),
+        "post_grad_custom_pre_pass": compiler_pass(),
         "size_asserts": False,  # as its guards: the caller has looked at each tensor
     }
     if on_gpu:
