@@ -92,7 +92,7 @@ def compiler_pass() -> Callable[[Graph], None]:
             with_fast_elementary(graph)
 
         def uuid(self) -> Any:
-            """Changes with what compiled code is made of, so that none of an older one is taken."""
+            """Changes with what compiled code is made of: older code is not taken from a cache."""
             return get_hash_for_files((__file__, kernels.__file__))
 
     return Pass()
