@@ -57,6 +57,8 @@ def conditioned(
 ) -> tuple[programs.Program, programs.Program, str]:
     """Model and guide with shared latents fixed, and the fact in words.
 
+    Auxiliary latents of the guide are not scored, so that its weights have the mean p(x).
+
     Args:
         pair: the pair.
         x: a batch ``(B, *event)``.
@@ -76,12 +78,13 @@ def conditioned(
             )
     values = _shared_values(guide, x, index, draw)
     if not values:
-        return pair.model, guide, ""
+        return pair.model, programs.given_auxiliaries(guide), ""
     kind = "a draw" if draw else "the mean"
     words = f"given shared latents {sorted(values)} at {kind} of their guide"
     if not draw and _differ(values, _shared_values(guide, *_half(x, index), draw)):
         words += f", which reads the data, for the first {len(x)} of them"
-    return programs.given(pair.model, values), programs.given(guide, values), words
+    guide = programs.given_auxiliaries(programs.given(guide, values))
+    return programs.given(pair.model, values), guide, words
 
 
 def _half(x: Tensor, index: Tensor | None) -> tuple[Tensor, Tensor | None]:
