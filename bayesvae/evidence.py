@@ -179,13 +179,14 @@ def log_evidence(
         "log p(x)",
         proposal,
     )
-    doubted = int((~estimate.trusted).sum())
-    if doubted:
+    doubted = ~estimate.trusted
+    if doubted.any():
+        size = estimate.effective_sample_size[doubted].median()
         warnings.warn(
-            f"k-hat is above {TRUSTED} for {doubted} of {len(estimate.value)} data: "
+            f"k-hat is above {TRUSTED} for {int(doubted.sum())} of {len(estimate.value)} data: "
             f"{proposal.name} misses a part of the posterior there, so log p(x) is likely to be "
             "higher and its error larger than estimated. Use annealed_evidence(...), or a wider "
-            "proposal.",
+            f"proposal. Their median effective sample size is {size:.0f} of {particles}.",
             UserWarning,
             stacklevel=frames_of_the_package(),
         )
