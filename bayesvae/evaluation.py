@@ -45,10 +45,29 @@ def on_device(pair: Pair, source: Iterable) -> Iterator[tuple[Tensor, Tensor]]:
         yield on_device_of(pair, x, index)
 
 
+def require_a(kind: type, remedy: str, **named: Any) -> None:
+    """Refuses settings that are of another kind.
+
+    Args:
+        kind: the class that is wanted.
+        remedy: what to pass, in code.
+        **named: the settings.
+
+    Raises:
+        TypeError: with what was given instead.
+    """
+    for name, value in named.items():
+        if not isinstance(value, kind):
+            raise TypeError(
+                f"`{name}` takes a value of type {kind.__name__}; got {value!r}. Use {remedy}."
+            )
+
+
 @contextmanager
 def evaluating(pair: Pair) -> Iterator[None]:
     """Evaluation mode, no gradients, no validation; the modules' modes are put back afterwards."""
-    with evaluation_mode(pair), torch.no_grad(), pyro.validation_enabled(False):
+    validation = pyro.validation_enabled(False)
+    with torch.inference_mode(False), evaluation_mode(pair), torch.no_grad(), validation:
         yield
 
 
