@@ -54,9 +54,9 @@ class Ascent(NamedTuple):
             ValueError: if a number is out of range.
         """
         counts = (self.particles, self.stages, self.window, self.windows, self.patience)
-        if min(counts) < 1 or min(self.rate, self.decay) <= 0:
+        if min(counts) < 1 or min(self.rate, self.decay) < 0:
             raise ValueError(
-                "Ascent needs counts >= 1, and a rate and a decay above 0; got "
+                "Ascent needs counts >= 1, and no negative rate or decay; got "
                 f"{self}. Use Ascent(particles=8)."
             )
 
