@@ -90,6 +90,7 @@ MAY_IMPORT = {
         "latents",
         "memory",
         "pair",
+        "proposals",
         "simulation",
     },
     "ascent": {"compiled", "distributions", "memory", "steps"},
