@@ -16,6 +16,8 @@ demo: $(READY)
 		--out runs/mixture --overwrite
 	$(BIN)/bayesvae compare runs/standard-normal
 	$(BIN)/bayesvae compare runs/mixture
+	$(BIN)/bayesvae bracket runs/mixture --data-count 50 --temperatures 50
+	$(BIN)/bayesvae calibrate runs/mixture
 	$(BIN)/bayesvae sample runs/mixture
 
 # The pictures of the README.

@@ -146,7 +146,13 @@ class Comparison(NamedTuple):
 
     def _prices(self) -> str:
         rows = [
-            (p.route, f"{p.seconds:.3g}", f"{p.parameters:,}", _bytes(p.stored), _bytes(p.working))
+            (
+                p.route,
+                _seconds(p.seconds),
+                f"{p.parameters:,}",
+                _bytes(p.stored),
+                _bytes(p.working),
+            )
             for p in self.prices
         ]
         counted = ("parameters for 1,000 data", "stored", "at work, a datum")
@@ -158,9 +164,9 @@ class Comparison(NamedTuple):
         if found is None:
             return
         route, number = found
-        trained = f"with {self.training_seconds:,.3g} s of training charged to it"
+        trained = f"with {_seconds(self.training_seconds)} s of training charged to it"
         if number is None:
-            yield f"The guide is never the cheaper route than {route}, {trained}."
+            yield f"The guide is never cheaper than {route}, {trained}."
         else:
             yield f"From {number:,} unseen data on the guide is cheaper than {route}, {trained}."
 
@@ -200,6 +206,16 @@ def _bytes(count: int) -> str:
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.3g} GB"
+
+
+def _seconds(number: float) -> str:
+    """A time, to three digits and no further than the second.
+
+    Example:
+        >>> _seconds(0.0012345), _seconds(12.345), _seconds(1234.5)
+        ('0.00123', '12.3', '1,234')
+    """
+    return f"{number:.3g}" if number < 999.5 else f"{number:,.0f}"
 
 
 def _number(values: Tensor) -> str:

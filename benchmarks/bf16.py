@@ -5,7 +5,7 @@ equal weights, data and noise; both are judged in float32 on the test images.  T
 paired over images; between seeds it varies by more than that, because two trainings part ways on
 rounding alone, so the standard error over seeds is the one to look at.
 
-    python -m benchmarks.bf16 --epochs 20 --seeds 3 --data_root FOLDER
+    python -m benchmarks.bf16 --epochs 20 --seeds 3 --data-root FOLDER
 """
 
 import os
@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jsonargparse import auto_cli
 from torch import Tensor
 
 from bayesvae import data, fit
 from bayesvae.checkpoint import save_json
 from bayesvae.estimates import mean_and_error
 from bayesvae.evidence import elbo_per_datum
+from benchmarks import command
 from benchmarks.speed.machine import facts
 from benchmarks.svi import make_pair
 
@@ -62,7 +62,7 @@ def main(
     particles: int = 50,
     images: int | None = None,
     data_root: str | None = None,
-    out: Path = Path("runs/benchmarks/bf16.json"),
+    out: Path = Path("runs/benchmarks"),
 ) -> None:
     """Trains pairs in both precisions and prints what became of them.
 
@@ -72,7 +72,7 @@ def main(
         particles: draws for the ELBO of a test image.
         images: how many training images to use, for a trial; all if not given.
         data_root: folder of MNIST; else BAYESVAE_DATA, else the cache.
-        out: where the figures are saved.
+        out: folder for the JSON file.
     """
     splits = data.mnist(data_root)
     test = data.static_binarisation(splits.test)
@@ -90,7 +90,7 @@ def main(
     mean, stderr = mean_and_error(torch.tensor([row["difference"] for row in rows]))
     found |= {"difference": mean, "difference_stderr_over_seeds": stderr}
     print(f"bfloat16 - float32, over seeds: {mean:+.3f} +- {stderr:.3f} nats per image")
-    save_json(out, found)
+    save_json(out / "bf16.json", found)
 
 
 def in_words(row: dict[str, Any]) -> str:
@@ -104,4 +104,4 @@ def in_words(row: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    auto_cli(main)
+    command.run(main)

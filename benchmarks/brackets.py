@@ -4,7 +4,7 @@ A 784-400-20 pair trained on MNIST, and images drawn from it, the same for every
 lower bounds of two budgets can be subtracted.  Beside them what importance sampling from the guide
 says of the same images.  The trained pair is kept, so that a repeat is quick.
 
-    python -m benchmarks.brackets --data_root FOLDER
+    python -m benchmarks.brackets --data-root FOLDER
 """
 
 import math
@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from jsonargparse import auto_cli
 from torch import Tensor
 
 from bayesvae import Annealing, bracket, checkpoint, data, fit, log_evidence, plots, proposals
 from bayesvae.estimates import mean_and_error
 from bayesvae.pair import Pair
+from benchmarks import command
 from benchmarks.speed.machine import facts
 from benchmarks.svi import make_pair
 
@@ -205,7 +205,7 @@ def main(
     particles: int = 5000,
     data_root: str | None = None,
     seed: int = 0,
-    out: Path = Path("runs/benchmarks/brackets.json"),
+    out: Path = Path("runs/benchmarks"),
 ) -> None:
     """Brackets images of the pair's own with growing budgets, prints and draws the widths.
 
@@ -219,9 +219,9 @@ def main(
         particles: draws of importance sampling.
         data_root: folder of MNIST; else BAYESVAE_DATA, else the cache.
         seed: of all random numbers.
-        out: where the figures are saved; the picture goes beside them, the pair too.
+        out: folder of figures, picture and pair.
     """
-    kept = out.with_name(f"brackets-{epochs}-epochs-seed-{seed}.pt")
+    kept = out / f"brackets-{epochs}-epochs-seed-{seed}.pt"
     pair = trained(data.mnist(data_root).train, epochs, seed, kept)
     budgets = {"guide": temperatures, "prior": prior_temperatures}
     annealing = Annealing(leapfrogs=leapfrogs, chains=chains)
@@ -234,10 +234,12 @@ def main(
             found["importance_sampling"] = sampled(pair, x, particles)
         rungs.append(rung)
         print(f"{rung.start} {rung.temperatures}: {rung.width[0]:.3f} nats", flush=True)
-        checkpoint.save_json(out, found | {"rungs": [each._asdict() for each in rungs]})
+        checkpoint.save_json(
+            out / "brackets.json", found | {"rungs": [each._asdict() for each in rungs]}
+        )
     print(table(rungs, found["importance_sampling"]))
-    plots.save(plots.bracket_widths(curves(rungs)), out.with_suffix(".png"))
+    plots.save(plots.bracket_widths(curves(rungs)), out / "brackets.png")
 
 
 if __name__ == "__main__":
-    auto_cli(main)
+    command.run(main)

@@ -1,7 +1,7 @@
 """log p(x) on unseen data for several priors: same decoder, same guide's network, same budget.
 
-    python benchmarks/priors.py --data digits
-    python benchmarks/priors.py --data mnist --data_root FOLDER
+    python -m benchmarks.priors --data-set digits
+    python -m benchmarks.priors --data-set mnist --data-root FOLDER
 
 Prints a table and saves it as JSON.  Data are binarised afresh in each batch; the test set once.
 """
@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from jsonargparse import auto_cli
 from torch import Tensor
 
 from bayesvae import (
@@ -30,6 +29,7 @@ from bayesvae import (
 )
 from bayesvae.checkpoint import save_json
 from bayesvae.evidence import elbo_per_datum
+from benchmarks import command
 
 
 def make_pairs(x: Tensor, latent: int, hidden: int) -> dict[str, Pair]:
@@ -122,4 +122,4 @@ def main(
 
 
 if __name__ == "__main__":
-    auto_cli(main)
+    command.run(main)

@@ -1,7 +1,7 @@
 """One decoder trained by four routes, against the clock: amortized, semi-amortized, a row a datum.
 
-    python benchmarks/routes.py --data_set digits --seconds 20
-    python benchmarks/routes.py --data_set mnist --size 2000 --data_root FOLDER
+    python -m benchmarks.routes --data-set digits --seconds 20
+    python -m benchmarks.routes --data-set mnist --size 2000 --data-root FOLDER
 
 Prints the table and saves it as CSV and as a figure.  Data are binarised once.
 """
@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from jsonargparse import auto_cli
 
 from bayesvae import (
     compare,
@@ -27,6 +26,7 @@ from bayesvae import (
 )
 from bayesvae.optimizers import RowAdam
 from bayesvae.pairs import LatentLayers
+from benchmarks import command
 
 
 def main(
@@ -88,4 +88,4 @@ def main(
 
 
 if __name__ == "__main__":
-    auto_cli(main)
+    command.run(main)

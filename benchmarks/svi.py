@@ -3,7 +3,7 @@
 MNIST, 784-400-20, dynamic binarisation, batch 128, Adam 1e-3.  Prints the test ELBO and the
 training time of both, and the median over epochs of the ratio of their times.
 
-    python benchmarks/svi.py --epochs 30 --data_root FOLDER
+    python -m benchmarks.svi --epochs 30 --data-root FOLDER
 """
 
 import copy
@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pyro
 import torch
-from jsonargparse import auto_cli
 from pyro.infer import SVI, Trace_ELBO
 
 from bayesvae import Pair, data, families, fit, guides, likelihoods, networks, pairs, priors
 from bayesvae.checkpoint import save_json
 from bayesvae.evidence import elbo_per_datum, log_evidence
+from benchmarks import command
 
 
 def make_pair(x: torch.Tensor) -> Pair:
@@ -38,7 +38,7 @@ def main(
     epochs: int = 30,
     data_root: str | None = None,
     seed: int = 0,
-    out: Path = Path("runs/benchmarks/svi.json"),
+    out: Path = Path("runs/benchmarks"),
 ) -> None:
     """Trains both and prints what they reached and took.
 
@@ -46,7 +46,7 @@ def main(
         epochs: passes over the 60,000 training images.
         data_root: folder of MNIST; else BAYESVAE_DATA, else the cache.
         seed: of all random numbers.
-        out: where the figures are saved.
+        out: folder for the JSON file.
     """
     splits = data.mnist(data_root)
     test = data.static_binarisation(splits.test, seed)
@@ -82,7 +82,7 @@ def main(
     ratios = [a / b for a, b in zip(seconds["fit"], seconds["svi"], strict=True)]
     ratio = statistics.median(ratios)
     print(f"time of fit / time of SVI, median over epochs: {ratio:.3f}")
-    save_json(out, {**figures, "time_ratio": ratio})
+    save_json(out / "svi.json", {**figures, "time_ratio": ratio})
 
 
 class _Kept:
@@ -97,4 +97,4 @@ class _Kept:
 
 
 if __name__ == "__main__":
-    auto_cli(main)
+    command.run(main)

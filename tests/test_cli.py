@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,8 +15,9 @@ import pytest
 import torch
 import yaml
 from commands import QUICK, SMALL, _float64_and_seed, contents, copied, fit, run, table
+from matplotlib.text import Text
 
-from bayesvae.cli import main
+from bayesvae.cli import main, pictures
 from bayesvae.cli.main import COMMANDS
 from bayesvae.cli.parts import PARTS
 
@@ -159,6 +161,27 @@ def test_what_is_shown_is_what_was_asked_for(run, tmp_path):
     made = np.load(tmp_path / "s" / "traversals.npz")
     assert made["mean"].shape == (3, 5, 1, 8, 8)
     assert np.load(tmp_path / "s" / "samples.npz")["latent_z"].shape == (6, 3)
+
+
+def test_pictures_number_latents_as_a_calibration_does_and_data_as_a_table_does(
+    tmp_path, monkeypatch
+):
+    """Catches a "z2" that is z[1] elsewhere, and a datum 1 that is at position 0."""
+    assert fit(tmp_path, "--latent", "2") == 0
+    figures, write = {}, pictures.Look.write
+
+    def kept(look, name, figure, **arrays):
+        figures[name] = figure
+        write(look, name, figure, **arrays)
+
+    monkeypatch.setattr(pictures.Look, "write", kept)
+    assert main(["sample", str(tmp_path), "--show", "traversals", "posteriors"]) == 0
+    said = {
+        name: " ".join(text.get_text() for text in figure.findobj(Text))
+        for name, figure in figures.items()
+    }
+    assert set(re.findall(r"(\S+), variance", said["traversals"])) == {"z[0]", "z[1]"}
+    assert re.findall(r"datum (\d)", said["posteriors"]) == [*"012345"]
 
 
 def test_options_of_a_file_are_those_of_the_words(tmp_path, capsys):

@@ -54,6 +54,15 @@ def test_the_summary_has_prices_and_every_bound_and_what_fit_wrote(compared, run
     assert held["train"]["semi_3"] == pytest.approx(sum(means) / len(means), rel=1e-4)
 
 
+def test_a_second_comparison_has_to_be_asked_for(compared, capsys):
+    held = (compared / "gaps.csv").read_bytes()
+    assert main(["compare", str(compared), *QUICK]) == 2
+    said = capsys.readouterr().err
+    assert "gaps.csv is there already. Add --overwrite." in said
+    assert "--out" not in said, "there is no such option"
+    assert (compared / "gaps.csv").read_bytes() == held
+
+
 def test_a_second_comparison_leaves_nothing_of_the_first(compared, tmp_path):
     shutil.copytree(compared, tmp_path / "again")
     words = ["--families", "Normal", "--overwrite", "--compile", "never"]
@@ -74,9 +83,9 @@ WRONG = {
     "--families Norml": "got Norml. Did you mean Normal?",
     "--families": "--families needs at least one value; got none",
     "--families nothing.Here": "--families needs a module that can be imported; got nothing.Here",
-    "--families Normal Normal": "each of a class of its own; got ['Normal', 'Normal']",
+    "--families Normal Normal": "--families takes each value once; got Normal again",
     "--semi-steps -1": "--semi-steps needs a whole number, 0 or more; got '-1'",
-    "--semi-steps 2 2": "steps >= 0, each once",
+    "--semi-steps 2 2": "--semi-steps takes each value once; got 2 again",
     "--chains 3": "--chains belongs to annealing, which needs --temperatures; got none",
     "--temperatures 0": "--temperatures needs a whole number above 0; got '0'",
     "--compile sometimes": "--compile",
@@ -94,7 +103,13 @@ def test_help_says_what_the_options_are_for(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["compare", "--help"])
     text = " ".join(capsys.readouterr().out.split())
-    for words in ("--families NAME ...", "bayesvae list families", "say 1 5 20", "say 200"):
+    for words in (
+        "--families NAME ...",
+        "bayesvae list families",
+        "say 1 5 20",
+        "say 200",
+        "auto|always|never",
+    ):
         assert words in text, words
 
 

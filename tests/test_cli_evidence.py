@@ -64,6 +64,27 @@ def test_a_k_hat_above_the_threshold_is_a_line_of_warning(tmp_path, capsys):
     error = capsys.readouterr().err
     assert "bayesvae: k-hat is above 0.7 for" in error
     assert "the prior misses a part of the posterior" in error
+    assert "with --annealing, or with --proposal mixture" in error
+
+
+def test_a_summary_that_is_already_there_is_not_overwritten(run, tmp_path, capsys):
+    (tmp_path / "mine.json").write_text("{}")
+    words = ["evaluate", str(run), "--quiet", "--limit", "3", "--particles", "20"]
+    words += ["--out", str(tmp_path / "mine.csv")]
+    assert main(words) == 2
+    assert "mine.json is there already" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.json"]
+    assert main([*words, "--overwrite"]) == 0
+
+
+@pytest.mark.parametrize("command", ["bracket", "calibrate"])
+def test_a_guide_with_rows_is_refused_data_of_the_models_own_in_words(command, tmp_path, capsys):
+    assert fit(tmp_path, "--guide", "PerDatapoint") == 0
+    assert main([command, str(tmp_path), "--quiet", "--data-count", "50"]) == 2
+    error = capsys.readouterr().err
+    assert "row for each" in error
+    assert error.endswith("Train with --guide Amortized.\n")
+    assert not (tmp_path / command).exists()
 
 
 def test_a_bracket_writes_both_sides_of_every_datum_and_a_picture(run, tmp_path, capsys):

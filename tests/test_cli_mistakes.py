@@ -184,7 +184,10 @@ OTHERS = {
     ),
     "no temperatures": (["bracket", "RUN", "--temperatures", "0"], "--temperatures needs"),
     "no data to bracket": (["bracket", "RUN", "--data-count", "0"], "--data-count needs"),
-    "few data to calibrate on": (["calibrate", "RUN", "--data-count", "9"], "n >= 50"),
+    "few data to calibrate on": (
+        ["calibrate", "RUN", "--data-count", "9"],
+        "--data-count of 50 or more",
+    ),
     "folder of a bracket": (["bracket", "RUN", "--out", "sizes"], "sizes is there already"),
     "folder of a calibration": (["calibrate", "RUN", "--out", "file"], "file is there already"),
     "no draws": (["evaluate", "RUN", "--particles", "0"], "--particles needs"),

@@ -206,6 +206,14 @@ def test_a_fault_of_the_program_is_one_line_with_its_place_and_exit_code_1(
             "--labels says nothing about labels.",
             2,
         ),
+        (
+            ValueError(
+                "These are grey levels: binarise them (data.static_binarisation, or "
+                "data.Loader(..., transform=data.dynamic_binarisation)) or use likelihoods.Normal."
+            ),
+            "These are grey levels: use --binarise static or dynamic, or --likelihood Normal.",
+            2,
+        ),
         (ValueError("Give it p=0.2 or latest=3"), "Give it p=0.2 or latest=3", 2),
     ],
 )

@@ -1,4 +1,4 @@
-"""The command line: ``bayesvae fit``, ``compare``, ``evaluate``, ``sample`` and ``list``."""
+"""The command line: ``bayesvae fit`` and the commands that examine a run."""
 
 from bayesvae.cli.main import main
 

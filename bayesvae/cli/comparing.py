@@ -101,9 +101,10 @@ def _evidence_arguments(parser: Parser) -> None:
 def run_compare(options: Namespace) -> None:
     """Compares amortized with per-datapoint inference on a run, and adds to its folder."""
     families, annealing = _families(options.families), _annealing(options)
+    _refuse_twice("--semi-steps", options.semi_steps or ())
     semi = Semi(tuple(options.semi_steps)) if options.semi_steps else None
     run = opened(options)
-    unused(run.folder / "gaps.csv", options.overwrite)
+    unused(run.folder / "gaps.csv", options.overwrite, "Add --overwrite.")
     require_writable(run.folder / "figures")
     if options.data is not None:
         run.config.data = options.data
@@ -142,7 +143,7 @@ def _families(names: Sequence[str]) -> list[Callable[[int], Family]]:
     """The classes of the families.
 
     Raises:
-        ValueError: for a name that there is not.
+        ValueError: for a name that there is not, or that is there twice.
     """
     known = PARTS["family"].classes
     wrong = [name for name in names if "." not in name and name not in known]
@@ -151,7 +152,19 @@ def _families(names: Sequence[str]) -> list[Callable[[int], Family]]:
             f"--families takes any of {', '.join(known)}, or an import path such as "
             f"mymodule.MyFamily; got {wrong[0]}.{nearest(wrong[0], known)}"
         )
+    _refuse_twice("--families", names)
     return [known.get(name) or imported(name, "--families", Family) for name in names]
+
+
+def _refuse_twice(option: str, given: Sequence[Any]) -> None:
+    """Refuses values that are there more than once.
+
+    Raises:
+        ValueError: if there is one.
+    """
+    twice = [value for value in given if given.count(value) > 1]
+    if twice:
+        raise ValueError(f"{option} takes each value once; got {twice[0]} again. Leave it out.")
 
 
 def _annealing(options: Namespace) -> Annealing | None:

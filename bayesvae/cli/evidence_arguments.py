@@ -21,8 +21,8 @@ def _path_arguments(add: Any, stated: bool) -> None:
     usual = Annealing()
     words = {
         "temperatures": "steps from where the path begins to the posterior",
-        "leapfrogs": "of the Hamiltonian transition at each of them",
-        "chains": "of each datum",
+        "leapfrogs": "steps of the Hamiltonian move at each temperature",
+        "chains": "annealed chains of each datum",
     }
     for name, what in words.items():
         default = getattr(usual, name)

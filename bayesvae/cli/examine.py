@@ -33,7 +33,8 @@ def run_evaluate(options: Namespace) -> None:
     run = opened(options)
     name = options.split if options.data is None else Path(options.data).stem
     out = Path(options.out or run.folder / "evaluations" / f"{name}.csv")
-    unused(out, options.overwrite)
+    for path in (out, out.with_suffix(".json")):
+        unused(path, options.overwrite)
     found = _data(run, options, train=options.split == "train")
     x, index = found.first(options.limit)
     how = {"progress": not options.quiet, "compile": COMPILE[options.compile]}
@@ -48,7 +49,7 @@ def run_evaluate(options: Namespace) -> None:
     print(f"{len(x):,} data ({name}), {options.particles:,} draws each. Nats per datum:")
     show(figures)
     print(f"log_evidence by {in_words(options)}, a lower bound in expectation")
-    print(f"Written to {out}")
+    print(f"Written to {out}, and in short to {out.with_suffix('.json')}")
 
 
 def run_sample(options: Namespace) -> None:

@@ -84,6 +84,8 @@ def _option(action: Action) -> Iterator[str]:
     metavar = action.metavar or ""
     if action.choices:
         metavar = "|".join(map(str, action.choices))
+    elif metavar.startswith("{"):
+        metavar = metavar.strip("{}").replace(",", "|")
     names = action.option_strings or [metavar]
     metavar += " ..." if action.nargs in ("+", "*") else ""
     left = f"{', '.join(names)} {metavar if action.option_strings else ''}".rstrip()

@@ -1,5 +1,6 @@
 """The command line: commands, exit codes, and what is said when something goes wrong."""
 
+import logging
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +18,7 @@ from bayesvae.cli.evidence import run_bracket, run_calibrate
 from bayesvae.cli.examine import run_evaluate, run_sample
 from bayesvae.cli.help import Parser
 from bayesvae.cli.listing import run_list
-from bayesvae.cli.mistakes import answer, nearest
+from bayesvae.cli.mistakes import answer, as_options, nearest
 from bayesvae.cli.parse import parse
 from bayesvae.cli.parts import with_full_names
 from bayesvae.cli.train import run_fit
@@ -86,9 +87,11 @@ def main(words: Sequence[str] | None = None) -> int:
         print(f"bayesvae {__version__}")
         return 0
     if not words or words[0] in ("-h", "--help"):
-        rows = (f"  {name:10}{command.what}" for name, command in COMMANDS.items())
+        rows = (f"  {name:11}{command.what}" for name, command in COMMANDS.items())
         print(_USAGE.format("\n".join(rows)))
         return 0
+    # That there is no GPU toolkit is no news to whoever compiles for a processor.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     try:
         with _warnings_in_a_line():
             _run(*words)
@@ -109,7 +112,7 @@ def _warnings_in_a_line() -> Iterator[None]:
     """Says what a warning says, and not where in the code it stands."""
 
     def show(message: Warning | str, *_: Any) -> None:
-        tqdm.write(f"bayesvae: {message}", file=sys.stderr)
+        tqdm.write(f"bayesvae: {as_options(str(message))}", file=sys.stderr)
 
     with mock.patch.object(warnings, "showwarning", show):
         yield

@@ -40,6 +40,19 @@ _PHRASES = {
     ),
     r"Use None for 1\.": "Leave it out to divide by nothing.",
     r"Use None to": "Leave it out to",
+    r"Use annealed_evidence\(\.\.\.\), or a wider proposal\.": (
+        "`bayesvae evaluate RUN` comes closer with --annealing, or with --proposal mixture."
+    ),
+    r"binarise them \(data\..*?\)\) or use likelihoods\.Normal\.": (
+        "use --binarise static or dynamic, or --likelihood Normal."
+    ),
+    r"without their positions\. Pass all of them, or a part as \(x, index\) .*": (
+        "that have none, for the model made them. Train with --guide Amortized."
+    ),
+    r"Use Amortized\(\.\.\.\)\.": "Train with --guide Amortized.",
+    r"needs n >= 50 and draws >= 99; got (\d+) and (\d+)": (
+        r"needs --data-count of 50 or more and --draws of 99 or more; got \1 and \2"
+    ),
     r"Build the network with outputs=family\.size\.": (
         "Name an --encoder that takes `outputs` and gives as many numbers, such as MLP."
     ),
@@ -113,10 +126,10 @@ def _one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}. Choose another path, or free this one."
     text = " ".join(str(error).split("\n\nprogram ")[0].split())
-    return _as_options(text) or type(error).__name__
+    return as_options(text) or type(error).__name__
 
 
-def _as_options(text: str) -> str:
+def as_options(text: str) -> str:
     """A message with options in place of keywords."""
     for phrase, said in _PHRASES.items():
         text = re.sub(phrase, said, text)

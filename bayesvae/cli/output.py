@@ -50,8 +50,15 @@ def device_of(name: str) -> torch.device:
     return device
 
 
-def unused(path: Path, overwrite: bool) -> Path:
+def unused(
+    path: Path, overwrite: bool, remedy: str = "Choose another --out, or add --overwrite."
+) -> Path:
     """A path that results may be written to; an empty folder counts as none.
+
+    Args:
+        path: the path.
+        overwrite: whether what is there may be replaced.
+        remedy: what to do about it if not.
 
     Raises:
         ValueError: if something is there and may not be replaced.
@@ -59,10 +66,7 @@ def unused(path: Path, overwrite: bool) -> Path:
     """
     taken = any(path.iterdir()) if path.is_dir() else path.exists()
     if taken and not overwrite:
-        raise ValueError(
-            f"Results are not overwritten; {path} is there already. Choose another --out, or add "
-            "--overwrite."
-        )
+        raise ValueError(f"Results are not overwritten; {path} is there already. {remedy}")
     require_writable(path)
     return path
 

@@ -109,8 +109,9 @@ def interpolations(look: Look) -> None:
 def traversals(look: Look) -> None:
     """``traversals``: one latent varied at a time, from the code of the first datum."""
     found = generate.traversals(look.pair, look.data.first(MANY), look.steps)
+    site = next(iter(generate.codes(look.pair, look.data.first(2))))
     names = [
-        f"z{dim + 1}, variance {activity:.2f}"
+        f"{site}[{dim}], variance {activity:.2f}"
         for dim, activity in zip(found.dims.tolist(), found.activity.tolist(), strict=True)
     ]
     found = found._replace(mean=look.facts.restored(found.mean))
@@ -148,7 +149,8 @@ def posteriors(look: Look) -> None:
     codes = next(iter(generate.codes(look.pair, data, draw=True).values()))
     first, second = _around(codes, 241, margin=2.0)
     grid = generate.posterior_grid(look.pair, data, first, second)
-    figure = plots.posteriors(first, second, grid.log_joint, grid.log_guides)
+    titles = [f"datum {position}" for position in data[1].tolist()]
+    figure = plots.posteriors(first, second, grid.log_joint, grid.log_guides, titles=titles)
     arrays = {"first": first, "second": second, "log_joint": grid.log_joint}
     look.write("posteriors", figure, **arrays, log_guide=grid.log_guide)
 
