@@ -79,6 +79,8 @@ class CompiledSVI:
         _require(optim, loss)
         self.model, self.guide, self.optim = model, guide, optim
         self.loss, self.loss_and_grads = _losses(loss, by_statements=isinstance(optim, PyroOptim))
+        settings = {"compile": compile, "networks": networks, "eager_random": eager_random}
+        self._settings = {"model": model, "guide": guide, "loss": loss} | settings
         self._told: Any = None
         self._moved: dict[int, Tensor] = {}
         modules = modules_behind(model, guide)
@@ -144,6 +146,16 @@ class CompiledSVI:
     def reason(self) -> str:
         """Why steps are not compiled, in words; empty unless something prevented it."""
         return self._step.compiled.reason
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy is made of: it compiles anew, for its own tensors."""
+        return self._settings | {"optim": self.optim, "moved": list(self._moved.values())}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        settings = dict(state)
+        moved = settings.pop("moved")
+        self.__init__(**settings)
+        self._moved = {id(parameter): parameter for parameter in moved}
 
     # As written --------------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 """What a user may do around a compiled step, and what is still Pyro's."""
 
 import copy
+import pickle
 from itertools import pairwise
 
 import pyro
@@ -225,3 +226,29 @@ def test_tensors_are_read_in_inference_mode_as_outside_of_it():
     reading = Reading([layer.weight], [layer])
     with torch.inference_mode():
         assert reading.now() is not None
+
+
+@pytest.mark.parametrize("steps", [0, 9])
+def test_a_copy_steps_on_its_own_and_as_the_original_does(steps):
+    run = descent(steps=steps)
+    twin, toy = copy.deepcopy((run.svi, run.programs))
+    assert not twin.is_compiled
+    losses = []
+    for svi in (run.svi, twin):
+        pyro.set_rng_seed(5)
+        losses.append([svi.step(data()) for _ in range(9)])
+    assert twin.is_compiled
+    assert losses[0] == pytest.approx(losses[1], rel=1e-10)
+    for ours, theirs in zip(run.programs.parameters(), toy.parameters(), strict=True):
+        assert ours is not theirs
+        assert torch.allclose(ours, theirs, rtol=1e-10)
+
+
+def test_a_copy_of_compiled_code_leaves_it_behind(compiler):
+    run = descent(steps=6)
+    assert run.svi.is_compiled
+    assert not copy.deepcopy(run.svi).is_compiled
+
+
+def test_a_pickle_holds_settings_and_no_compiled_code():
+    assert pickle.dumps(descent(steps=0).svi)  # later ones hold Pyro's weak references
