@@ -47,6 +47,19 @@ class Ascent(NamedTuple):
     windows: int = 20
     patience: int = 1
 
+    def require(self) -> None:
+        """Refuses what makes no sense.
+
+        Raises:
+            ValueError: if a number is out of range.
+        """
+        counts = (self.particles, self.stages, self.window, self.windows, self.patience)
+        if min(counts) < 1 or min(self.rate, self.decay) < 0:
+            raise ValueError(
+                "Ascent needs counts >= 1, and no negative rate or decay; got "
+                f"{self}. Use Ascent(particles=8)."
+            )
+
     def patient_with(self, family: Any) -> "Ascent":
         """With as much patience as a family asks for.
 

@@ -21,11 +21,12 @@ from bayesvae.estimates import (
     require_particles,
     weights,
 )
-from bayesvae.evaluation import conditioned, evaluating, first_batch, on_device
+from bayesvae.evaluation import conditioned, evaluating, first_batch, on_device, require_a
 from bayesvae.generate import blank
 from bayesvae.latents import Coordinates
 from bayesvae.memory import MEMORY
 from bayesvae.pair import Pair, require_pair
+from bayesvae.proposals import PROPOSALS, Proposal
 from bayesvae.simulation import joint_draws
 
 DEFAULT_ANNEALING = Annealing()
@@ -61,8 +62,11 @@ def require_sound(annealing: Annealing) -> None:
     """Refuses settings that make no sense.
 
     Raises:
+        TypeError: if they are no settings, or do not start at a proposal.
         ValueError: if a number is out of range.
     """
+    require_a(Annealing, "Annealing(temperatures=200)", annealing=annealing)
+    require_a(Proposal, PROPOSALS, start=annealing.start)
     numbers = annealing._asdict()
     require_particles(**{k: numbers[k] for k in ("temperatures", "leapfrogs", "chains")})
     if annealing.pilot < 0 or not 0 < annealing.target < 1:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from bayesvae.tracing import Recorded, changes, tree_flatten, tree_unflatten
+from bayesvae.tracing import Recorded, changes, layout_guard, tree_flatten, tree_unflatten
 
 _TENSOR, _NUMBER = object(), object()
 
@@ -209,7 +209,6 @@ class Watch:
 
 
 _MODE = operator.itemgetter("training")
-_TRAINED = operator.attrgetter("requires_grad")
 
 
 def _values(dicts: Iterable[dict]) -> list:
@@ -247,7 +246,7 @@ class Reading:
         self.kept = list(captured)
         self._layouts = [layout(tensor) for tensor in captured]
         self._pointers = list(map(Tensor.data_ptr, captured))
-        self._trained = list(map(_TRAINED, captured))
+        self._laid_out_so = layout_guard(captured)
 
     def found(self) -> list[Tensor]:
         """The tensors as they are now."""
@@ -258,16 +257,15 @@ class Reading:
         try:
             now = self.found()
             pointers = list(map(Tensor.data_ptr, now))
-            if list(map(_TRAINED, now)) != self._trained:
-                return None
         except (KeyError, TypeError, AttributeError):  # gone, or no tensor any more
             return None
-        if pointers == self._pointers and all(map(is_, now, self.kept)):
+        same = pointers == self._pointers and all(map(is_, now, self.kept))
+        if same and self._laid_out_so(*now):
             return now
         for tensor, kept, known in zip(now, self.kept, self._layouts, strict=True):
             # An optimiser keeps the parameter that it had; a CUDA graph, the places in memory.
             other = tensor is not kept and kept.requires_grad
-            if other or tensor.is_cuda or layout(tensor) != known:
+            if other or (tensor.is_cuda and not same) or layout(tensor) != known:
                 return None
         self.kept, self._pointers = now, pointers
         return now

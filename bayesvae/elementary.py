@@ -16,13 +16,15 @@ to within a few units of the last place, infinities and all.
 """
 
 from collections.abc import Callable
+from functools import cache
 from math import factorial, inf
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_files
 from torch.fx import Graph, Node, map_arg
+
+from bayesvae import kernels
 
 _aten = torch.ops.aten
 DEGREE, NEAR = 8, 0.5
@@ -59,25 +61,41 @@ def _tanh(call: Callable[..., Any], x: Any) -> Any:
 WRITTEN = {_aten.log1p.default: _log1p, _aten.expm1.default: _expm1, _aten.tanh.default: _tanh}
 
 
-class FastElementary(CustomGraphPass):
-    """Writes log1p, expm1 and tanh of float32 on the CPU in faster terms."""
+def with_fast_elementary(graph: Graph) -> None:
+    """Writes log1p, expm1 and tanh of float32 on the CPU in faster terms.
 
-    def __call__(self, graph: Graph) -> None:
-        """Changes a graph of aten operations, whose nodes know their values (``meta["val"]``)."""
-        for node in list(graph.nodes):
-            write, value = WRITTEN.get(node.target), node.meta.get("val")
-            if write is None or value.device.type != "cpu" or value.dtype is not torch.float32:
-                continue
-            if node.args[0].meta["val"].dtype is not torch.float32:  # an integer's logarithm
-                continue
-            with graph.inserting_before(node):
-                instead = write(_caller(graph, value), node.args[0])
-            node.replace_all_uses_with(instead)
-            graph.erase_node(node)
+    Args:
+        graph: of aten operations, whose nodes know their values (``meta["val"]``).
+    """
+    for node in list(graph.nodes):
+        write = WRITTEN.get(node.target)
+        if write is None or not (_is_single(node) and _is_single(node.args[0])):
+            continue  # of another kind, or an integer's logarithm
+        with graph.inserting_before(node):
+            instead = write(_caller(graph, node.meta["val"]), node.args[0])
+        node.replace_all_uses_with(instead)
+        graph.erase_node(node)
 
-    def uuid(self) -> Any:
-        """Changes when this file does, so that no compiled code of an older one is taken."""
-        return get_hash_for_files((__file__,))
+
+def _is_single(node: Node) -> bool:
+    value = node.meta.get("val")
+    return value is not None and value.device.type == "cpu" and value.dtype is torch.float32
+
+
+@cache
+def compiler_pass() -> Callable[[Graph], None]:
+    """`with_fast_elementary` for torch's compiler, which takes a second to import: not before."""
+    from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_files
+
+    class Pass(CustomGraphPass):
+        def __call__(self, graph: Graph) -> None:
+            with_fast_elementary(graph)
+
+        def uuid(self) -> Any:
+            """Changes with what compiled code is made of: older code is not taken from a cache."""
+            return get_hash_for_files((__file__, kernels.__file__))
+
+    return Pass()
 
 
 def _caller(graph: Graph, value: Tensor) -> Callable[..., Node]:

@@ -12,7 +12,9 @@ method: sqrt((K / ESS - 1) / (K - 1)).
 Both are believable only if the weights have a variance.  Their largest follow a generalised Pareto
 distribution whose shape k says how many moments they have, 1 / k: above 0.7 neither the value nor
 its error can be trusted, however large K is ("Pareto Smoothed Importance Sampling", Vehtari et
-al., 2024).
+al., 2024).  It is a shape and knows no size.  Weights that are even but for a few, as those of a
+mixture of good proposals with a bad one, have a large k-hat and hardly an error: where it is above
+0.7 and the effective sample size is near K, more draws settle it.
 """
 
 import math
@@ -36,7 +38,7 @@ class Estimate(NamedTuple):
         bound: "lower", "upper" or "none": in expectation, not draw by draw.
         effective_sample_size: of the importance weights, ``(B,)``; None for plain means.
         k_hat: shape of the weights' tail, ``(B,)``, see `TRUSTED`; None for plain means, and where
-            the draws are too few to tell.
+            the draws are too few to tell. It does not depend on how large the tail is.
         given: what the estimate is conditional on, in words; empty if on nothing.
     """
 

@@ -45,10 +45,29 @@ def on_device(pair: Pair, source: Iterable) -> Iterator[tuple[Tensor, Tensor]]:
         yield on_device_of(pair, x, index)
 
 
+def require_a(kind: type, remedy: str, **named: Any) -> None:
+    """Refuses settings that are of another kind.
+
+    Args:
+        kind: the class that is wanted.
+        remedy: what to pass, in code.
+        **named: the settings.
+
+    Raises:
+        TypeError: with what was given instead.
+    """
+    for name, value in named.items():
+        if not isinstance(value, kind):
+            raise TypeError(
+                f"`{name}` takes a value of type {kind.__name__}; got {value!r}. Use {remedy}."
+            )
+
+
 @contextmanager
 def evaluating(pair: Pair) -> Iterator[None]:
     """Evaluation mode, no gradients, no validation; the modules' modes are put back afterwards."""
-    with evaluation_mode(pair), torch.no_grad(), pyro.validation_enabled(False):
+    validation = pyro.validation_enabled(False)
+    with torch.inference_mode(False), evaluation_mode(pair), torch.no_grad(), validation:
         yield
 
 
@@ -56,6 +75,8 @@ def conditioned(
     pair: Pair, x: Tensor, index: Tensor | None, draw: bool = False
 ) -> tuple[programs.Program, programs.Program, str]:
     """Model and guide with shared latents fixed, and the fact in words.
+
+    Auxiliary latents of the guide are not scored, so that its weights have the mean p(x).
 
     Args:
         pair: the pair.
@@ -76,12 +97,13 @@ def conditioned(
             )
     values = _shared_values(guide, x, index, draw)
     if not values:
-        return pair.model, guide, ""
+        return pair.model, programs.given_auxiliaries(guide), ""
     kind = "a draw" if draw else "the mean"
     words = f"given shared latents {sorted(values)} at {kind} of their guide"
     if not draw and _differ(values, _shared_values(guide, *_half(x, index), draw)):
         words += f", which reads the data, for the first {len(x)} of them"
-    return programs.given(pair.model, values), programs.given(guide, values), words
+    guide = programs.given_auxiliaries(programs.given(guide, values))
+    return programs.given(pair.model, values), guide, words
 
 
 def _half(x: Tensor, index: Tensor | None) -> tuple[Tensor, Tensor | None]:

@@ -26,12 +26,12 @@ from bayesvae.estimates import (
     require_particles,
     weights,
 )
-from bayesvae.evaluation import conditioned, evaluating, first_batch, on_device
+from bayesvae.evaluation import conditioned, evaluating, first_batch, on_device, require_a
 from bayesvae.latents import Coordinates
 from bayesvae.memory import MEMORY, bytes_per_draw, chunks
 from bayesvae.pair import Pair, require_pair
 from bayesvae.programs import Program
-from bayesvae.proposals import GUIDE, Budget, Proposal, State
+from bayesvae.proposals import GUIDE, PROPOSALS, Budget, Proposal, State
 from bayesvae.tracing import frames_of_the_package
 
 
@@ -80,6 +80,7 @@ def _estimate(
 ) -> Estimate:
     require_pair(pair)
     require_particles(particles=particles)
+    require_a(Proposal, PROPOSALS, proposal=proposal)
     with evaluating(pair):
         x, index = first_batch(pair, data)
         model, guide, given = conditioned(pair, x, index, draw_shared)
@@ -179,13 +180,14 @@ def log_evidence(
         "log p(x)",
         proposal,
     )
-    doubted = int((~estimate.trusted).sum())
-    if doubted:
+    doubted = ~estimate.trusted
+    if doubted.any():
+        size = estimate.effective_sample_size[doubted].median()
         warnings.warn(
-            f"k-hat is above {TRUSTED} for {doubted} of {len(estimate.value)} data: "
+            f"k-hat is above {TRUSTED} for {int(doubted.sum())} of {len(estimate.value)} data: "
             f"{proposal.name} misses a part of the posterior there, so log p(x) is likely to be "
             "higher and its error larger than estimated. Use annealed_evidence(...), or a wider "
-            "proposal.",
+            f"proposal. Their median effective sample size is {size:.0f} of {particles}.",
             UserWarning,
             stacklevel=frames_of_the_package(),
         )

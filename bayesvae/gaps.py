@@ -34,7 +34,7 @@ from bayesvae.compiled import When
 from bayesvae.data import Loader, sequential
 from bayesvae.dependence import refuse_unseen
 from bayesvae.estimates import Estimate, concatenate, require_particles
-from bayesvae.evaluation import conditioned, evaluating, first_batch, on_device
+from bayesvae.evaluation import conditioned, evaluating, first_batch, on_device, require_a
 from bayesvae.families import Family, MultivariateNormal, Normal
 from bayesvae.frames import joined
 from bayesvae.latents import Coordinates
@@ -114,7 +114,7 @@ def compare(
     require_pair(pair)
     require_particles(particles=particles, evidence_particles=evidence_particles)
     families = _checked(families)
-    _require_settings(semi, annealing)
+    _require_settings(semi, annealing, ascent)
     parts = {"train": data} if unseen is None else {"train": data, "unseen": unseen}
     with evaluating(pair):
         x, index = _first_data(pair, parts, training_seconds)
@@ -142,8 +142,11 @@ def compare(
     return Comparison(splits, prices, given, "\n".join(left_out), training_seconds)
 
 
-def _require_settings(semi: Semi | None, annealing: Annealing | None) -> None:
+def _require_settings(semi: Semi | None, annealing: Annealing | None, ascent: Ascent) -> None:
+    require_a(Ascent, "Ascent(particles=8)", ascent=ascent)
+    ascent.require()
     if semi is not None:
+        require_a(Semi, "Semi(steps=(1, 5, 20))", semi=semi)
         semi.require()
     if annealing is not None:
         require_sound(annealing)

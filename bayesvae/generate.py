@@ -313,8 +313,9 @@ def _at(name: str, density: LogDensity, points: Tensor, size: int) -> Tensor:
 
 
 def blank(pair: Pair, count: int, event: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Data of the right shape whose values the model does not read, on the pair's device."""
-    return on_device_of(pair, torch.zeros(count, *event), torch.arange(count))
+    """Data of the right shape that the model does not read, in the pair's type, on its device."""
+    dtype = next((p.dtype for p in pair.parameters() if p.is_floating_point()), None)
+    return on_device_of(pair, torch.zeros(count, *event, dtype=dtype), torch.arange(count))
 
 
 def drawable(model: programs.Program, x: Tensor, index: Tensor) -> dict[str, trace.Site]:

@@ -47,7 +47,7 @@ _operators.impl("linear", _shape, "Meta")
 
 
 class Layout(NamedTuple):
-    """A matrix without its numbers.
+    """A matrix on the CPU without its numbers.
 
     Attributes:
         shape: rows and columns.
@@ -61,7 +61,8 @@ class Layout(NamedTuple):
 
     def filled(self) -> Tensor:
         """Such a matrix."""
-        numbers = torch.ones(self.shape[:: -1 if self.turned else 1], dtype=self.dtype)
+        shape = self.shape[:: -1 if self.turned else 1]
+        numbers = torch.ones(shape, dtype=self.dtype, device="cpu")
         return numbers.t() if self.turned else numbers
 
 
@@ -75,8 +76,10 @@ def with_fastest_products(graph: Graph) -> None:
         if node.target not in (_MM, _ADDMM) or node.kwargs:
             continue
         *bias, a, b = node.args
-        if not all(map(_is_candidate, (*bias, a, b))) or (bias and bias[0].meta["val"].dim() > 1):
+        if not all(map(_is_candidate, (*bias, a, b))):
             continue
+        if bias and bias[0].meta["val"].shape != b.meta["val"].shape[1:]:
+            continue  # one number for all columns, or one for each entry
         write = _WRITTEN[_fastest(_layout(a), _layout(b), torch.get_num_threads())]
         if write is None:
             continue
@@ -91,8 +94,9 @@ def with_fastest_products(graph: Graph) -> None:
 
 def _take_in_positive_part(graph: Graph, product: Node) -> None:
     """Lets the product itself hand on the positive part of it, where nothing else is asked for."""
-    (user, *others) = product.users
-    if user.target is _RELU and not others:
+    users = list(product.users)
+    if [user.target for user in users] == [_RELU]:
+        (user,) = users
         product.args = (*product.args[:-1], True)
         user.replace_all_uses_with(product)
         graph.erase_node(user)
@@ -151,7 +155,7 @@ and a way that is as good as another one should win in every process, for the ca
 def _fastest(a: Layout, b: Layout, threads: int) -> Way:
     """The usual way to multiply two matrices on so many threads, or one that is clearly faster."""
     ways = [_usual, *_others(a.shape[0] * b.shape[0] * b.shape[1], a.dtype)]
-    out = torch.empty(a.shape[0], b.shape[1], dtype=a.dtype)
+    out = torch.empty(a.shape[0], b.shape[1], dtype=a.dtype, device="cpu")
     with torch.no_grad():
         taken = dict(zip(ways, _seconds(ways, a.filled(), b.filled(), out), strict=True))
     return min(ways, key=lambda way: _COUNTED[way] * taken[way])

@@ -50,6 +50,14 @@ class _WeightedLatents(Messenger):
             msg["scale"] = msg["scale"] * self.weight
 
 
+class _UnscoredAuxiliaries(Messenger):
+    """Takes the density out of every auxiliary latent."""
+
+    def _pyro_sample(self, msg: dict) -> None:
+        if msg["infer"].get("is_auxiliary"):
+            msg["mask"] = False
+
+
 def within(program: Program, *contexts: Any) -> Program:
     """The program run inside Pyro handlers or plates; keeps its signature and its identity."""
 
@@ -79,6 +87,15 @@ def kl_weighted(program: Program, weight: Tensor | float) -> Program:
 def given(program: Program, values: Mapping[str, Tensor]) -> Program:
     """The program with the named sites fixed at ``values``; unchanged if there are none."""
     return within(program, poutine.condition(data=dict(values))) if values else program
+
+
+def given_auxiliaries(guide: Program) -> Program:
+    """The guide with densities given its auxiliary latents a, whose own is left out.
+
+    With z ~ q(z | a, x) under a ~ q(a | x), p(x, z) / q(z | a, x) has the mean p(x) for every a.
+    To divide by q(a | x) too, where the model has nothing to set against it, adds its entropy.
+    """
+    return within(guide, _UnscoredAuxiliaries())
 
 
 def sampled(program: Program) -> Program:

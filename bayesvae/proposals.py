@@ -39,6 +39,8 @@ class Budget(NamedTuple):
     batches: int | None = None
 
 
+PROPOSALS = "proposals.GUIDE, proposals.PRIOR, proposals.optimum() or a proposals.mixture of them"
+"""What there is, in code."""
 Search = Callable[[State], State]
 """From a batch's state to a better one."""
 
@@ -165,10 +167,14 @@ def optimum(
             standardised coordinates.
         ascent: how the optimum is sought. Ending early makes the weights uneven, not wrong.
 
+    Raises:
+        ValueError: if a number of the ascent is out of range.
+
     Example:
         >>> optimum().name
         'the best MultivariateNormal of each datum'
     """
+    ascent.require()
     best = _Best(lru_cache(maxsize=None)(family), ascent)
     return Proposal(
         f"the best {type(family(1)).__name__} of each datum",
@@ -229,8 +235,8 @@ def mixture(*parts: Proposal, shares: tuple[float, ...] | None = None) -> Propos
         >>> mixture(GUIDE, optimum(), shares=(0.1, 0.9)).name
         'a mixture of the guide and the best MultivariateNormal of each datum'
     """
-    shares = shares or (1 / len(parts),) * len(parts)
-    if len(shares) != len(parts) or min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6:
+    shares = shares or (1 / max(1, len(parts)),) * len(parts)
+    if not parts or len(shares) != len(parts) or min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6:
         raise ValueError(
             f"mixture needs one positive share a part, summing to one; got {shares} for "
             f"{len(parts)} parts."

@@ -47,12 +47,12 @@ class Semi(NamedTuple):
         Raises:
             ValueError: if a number is out of range, or an entry of ``steps`` comes twice.
         """
-        steps = list(self.steps)
+        steps = list(self.steps) if isinstance(self.steps, Sequence) else []
         sound = steps and min(steps) >= 0 and len(set(steps)) == len(steps)
         if not (sound and self.particles >= 1 and self.rate > 0):
             raise ValueError(
                 "Semi needs steps >= 0, each once, particles >= 1 and rate > 0; got "
-                f"{steps}, {self.particles} and {self.rate}. Use Semi(steps=(1, 5, 20))."
+                f"{self.steps}, {self.particles} and {self.rate}. Use Semi(steps=(1, 5, 20))."
             )
 
 

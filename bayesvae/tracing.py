@@ -13,13 +13,12 @@ and the rest of it sees `record`, `chained`, `compiled` and `decided`.
 import copy
 import inspect
 import linecache
-import numbers
 import operator
 import shutil
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
@@ -36,7 +35,8 @@ from torch.fx.experimental.proxy_tensor import (
 from torch.fx.proxy import TracerBase
 from torch.utils import _pytree as pytree
 
-from bayesvae.elementary import FastElementary
+from bayesvae.elementary import compiler_pass
+from bayesvae.items import item_free
 from bayesvae.products import with_fastest_products
 
 tree_flatten, tree_unflatten = pytree.tree_flatten, pytree.tree_unflatten
@@ -99,7 +99,7 @@ def record(function: TensorFunction, inputs: Sequence[Tensor]) -> Recorded:
     all_frames = mock.patch.object(TracerBase, "_filter_traceback_frames", lambda _, kept: kept)
     # Distributions made earlier still look at values; they are wanted unlooked at.
     unseen = mock.patch.object(torch.distributions.Distribution, "_validate_sample", _accept)
-    with forked(inputs), pyro.validation_enabled(False), _item_free(), all_frames, unseen:
+    with forked(inputs), pyro.validation_enabled(False), item_free(), all_frames, unseen:
         return _lifted(make_fx(flat, record_stack_traces=True)(*given))
 
 
@@ -182,7 +182,7 @@ def compiled(recorded: Recorded, eager_random: bool = False) -> Callable[..., Se
     on_gpu = any(t.is_cuda for t in recorded.captured)
     options: dict[str, Any] = {
         "fallback_random": eager_random or not on_gpu,
-        "post_grad_custom_pre_pass": FastElementary(),
+        "post_grad_custom_pre_pass": compiler_pass(),
         "size_asserts": False,  # as its guards: the caller has looked at each tensor
     }
     if on_gpu:
@@ -210,6 +210,19 @@ def compiled(recorded: Recorded, eager_random: bool = False) -> Callable[..., Se
     return run
 
 
+def layout_guard(tensors: Sequence[Tensor]) -> Callable[..., bool]:
+    """Whether given tensors are of the kinds, shapes and strides of these; a microsecond's work.
+
+    Compiled code asserts nothing, and a tensor can be laid out anew where it lies (``w.t_()``).
+    """
+    guards = torch._C._dynamo.guards.TensorGuards(
+        *tensors,
+        dynamic_dims_sizes=[list(tensor.shape) for tensor in tensors],
+        dynamic_dims_strides=[list(tensor.stride()) for tensor in tensors],
+    )
+    return guards.check
+
+
 def missing_compiler() -> str | None:
     """What to install before code can be compiled for the CPU, None if it is all there."""
     candidates = ("clang++", "g++", "c++", "cl", "icpx")
@@ -224,21 +237,6 @@ def missing_compiler() -> str | None:
 def compiling_state() -> Iterator[None]:
     """Lets torch's optimisers keep step counts and rates as tensors, as under torch.compile."""
     with mock.patch.object(torch.compiler, "_is_compiling_flag", True):
-        yield
-
-
-@contextmanager
-def _item_free() -> Iterator[None]:
-    """Lets Pyro's ELBOs keep their values as tensors where they would read numbers."""
-    instead = {
-        "torch_item": lambda x: x if isinstance(x, numbers.Number) else x.detach(),
-        "warn_if_nan": lambda value, *_, **__: value,
-    }
-    with ExitStack() as stack:
-        for name, module in list(sys.modules.items()):
-            if name.startswith("pyro.infer."):
-                for function in instead.keys() & vars(module).keys():
-                    stack.enter_context(mock.patch.object(module, function, instead[function]))
         yield
 
 

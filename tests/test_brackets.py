@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from rulers import drawn, guided, rotated, shifted
+from rulers import drawn, guided, learnable, rotated, shifted
 from torch.testing import assert_close
 
-from bayesvae import ais
+from bayesvae import ais, calibrate, generate
 from bayesvae.ais import Annealing
 from bayesvae.brackets import annealed_evidence, bracket, sandwich
 from bayesvae.proposals import GUIDE, PRIOR
@@ -54,6 +54,15 @@ def test_a_bracket_of_the_models_own_data_holds_the_truth(start):
     closer = bracket(shifted(model, widen=0.5), 100, (5,), longer, progress=False)
     assert closer.width.mean().abs() < found.width.mean() / 5
     assert (closer.lower.value - model.log_evidence(closer.x)).mean().abs() < 0.05
+
+
+def test_data_are_drawn_in_the_precision_of_the_pair():
+    torch.set_default_dtype(torch.float32)  # an encoder would not take such data
+    pair = learnable().double()
+    quick = Annealing(temperatures=4, leapfrogs=1, chains=2, pilot=0)
+    assert bracket(pair, 3, (5,), quick, progress=False).x.dtype == torch.float64
+    assert calibrate(pair, 50, (5,), draws=99, progress=False).ranks.shape == (50, 4)
+    assert generate.samples(pair, 3, (5,)).draw.dtype == torch.float64
 
 
 def test_data_drawn_for_a_bracket_come_from_the_model():

@@ -14,6 +14,7 @@ from pyro.nn import PyroModule, PyroSample
 from torch import nn
 
 from bayesvae import CompiledSVI, CompileError
+from bayesvae.calls import Reading
 
 
 @pytest.fixture(autouse=True)
@@ -193,3 +194,34 @@ def test_what_is_no_optimiser_is_refused(make):
     toy = Toy()
     with pytest.raises(TypeError, match=r"CompiledSVI takes a pyro\.optim optimiser"):
         CompiledSVI(toy.model, toy.guide, make(toy), Trace_ELBO())
+
+
+def turned(layer):
+    layer.weight.data = layer.weight.data.t()
+
+
+def shortened(layer):
+    layer.table.resize_(2, 3)
+
+
+def trimmed(layer):
+    layer.table.data = layer.table.data[:2]
+
+
+@pytest.mark.parametrize(
+    "change", [turned, shortened, trimmed, lambda layer: layer.table.t_(), nn.Module.double]
+)
+def test_a_tensor_that_is_laid_out_anew_where_it_lies_is_not_read_by_older_code(change):
+    layer = nn.Linear(3, 3, dtype=torch.float32)
+    layer.register_buffer("table", torch.randn(3, 3, dtype=torch.float32))
+    reading = Reading([layer.weight, layer.table], [layer])
+    assert reading.now() is not None
+    change(layer)
+    assert reading.now() is None
+
+
+def test_tensors_are_read_in_inference_mode_as_outside_of_it():
+    layer = nn.Linear(3, 3)
+    reading = Reading([layer.weight], [layer])
+    with torch.inference_mode():
+        assert reading.now() is not None

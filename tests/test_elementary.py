@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from bayesvae import tracing
-from bayesvae.elementary import WRITTEN
+from bayesvae import kernels, tracing
+from bayesvae.elementary import WRITTEN, compiler_pass, with_fast_elementary
 
 pytestmark = pytest.mark.skipif(
     tracing.missing_compiler() is not None, reason="needs a C++ compiler"
@@ -74,3 +74,17 @@ def test_other_precisions_are_left_to_torch():
     assert_close(compiled(torch.log1p, x), torch.log1p(x), rtol=1e-15, atol=0)
     whole = torch.arange(5)
     assert_close(compiled(torch.log1p, whole), torch.log1p(whole))
+
+
+def test_code_that_calls_an_older_kernel_is_not_taken_from_a_cache(tmp_path, monkeypatch):
+    now, newer = compiler_pass().uuid(), tmp_path / "kernels.py"
+    newer.write_text("other code")
+    monkeypatch.setattr(kernels, "__file__", str(newer))
+    assert compiler_pass().uuid() != now
+
+
+def test_a_call_whose_value_is_not_known_is_left_as_it_is():
+    graph = torch.fx.Graph()
+    graph.output(graph.call_function(torch.ops.aten.tanh.default, (graph.placeholder("x"),)))
+    with_fast_elementary(graph)
+    assert torch.ops.aten.tanh.default in [node.target for node in graph.nodes]

@@ -1,6 +1,8 @@
 """The tail of importance weights tells whether an estimate can be believed."""
 
+import math
 import warnings
+from functools import partial
 
 import pytest
 import torch
@@ -83,7 +85,8 @@ def test_naive_sampling_in_twenty_dimensions_fails_and_says_so():
     model = in_twenty_dimensions()
     x = drawn(model, 10)
     pair = guided(model, model.posterior)
-    with pytest.warns(UserWarning, match="k-hat is above 0.7 for 10 of 10 data: the prior misses"):
+    words = "k-hat is above 0.7 for 10 of 10 data: the prior misses .* size is [1-9] of 2000"
+    with pytest.warns(UserWarning, match=words):
         naive = log_evidence(pair, x, 2000, proposal=PRIOR)
     assert (naive.value < model.log_evidence(x) - 10).all()
     assert not naive.trusted.any()
@@ -138,3 +141,33 @@ def test_estimates_that_are_trusted_hold_the_truth(name):
 def test_shares_that_make_no_mixture_are_refused(shares):
     with pytest.raises(ValueError, match="one positive share a part"):
         mixture(GUIDE, PRIOR, shares=shares)
+
+
+# Against another implementation ------------------------------------------------------------------
+
+
+def even_but_for_a_few():
+    """Log-weights ``(1000, 40)`` of scatter 0.03, three in a hundred up to 0.7 nats above."""
+    few = torch.rand(1000, 40) < 0.03
+    return torch.where(few, 0.7 * torch.rand(1000, 40), 0.03 * torch.randn(1000, 40))
+
+
+@pytest.mark.parametrize(
+    "draw", [even_but_for_a_few, partial(torch.randn, 1000, 40), partial(pareto, 0.8, 40)]
+)
+def test_the_shape_is_that_of_arviz(draw):
+    with warnings.catch_warnings():  # its announcement of another release
+        warnings.simplefilter("ignore", FutureWarning)
+        arviz = pytest.importorskip("arviz", reason="needs ArviZ: pip install 'bayesvae[arviz]'")
+    log_weight = draw()
+    theirs = torch.as_tensor(arviz.psislw(log_weight.T.numpy())[1])
+    assert_close(k_hat(largest(log_weight)), theirs, rtol=0.0, atol=1e-6)
+
+
+def test_the_shape_of_a_tail_does_not_tell_its_size():
+    log_weight = even_but_for_a_few()
+    found = weights(lambda k: log_weight[:k], 1000, 1000).log_evidence()
+    assert (found.effective_sample_size > 970).all()
+    assert (found.k_hat > TRUSTED).double().mean() > 0.9
+    truth = 0.97 * math.exp(0.03**2 / 2) + 0.03 * (math.exp(0.7) - 1) / 0.7
+    assert ((found.value - math.log(truth)) / found.stderr).abs().max() < 4.5

@@ -105,6 +105,15 @@ def test_a_positive_part_is_taken_in_where_nothing_else_is_asked_for(monkeypatch
     assert_close(module(*given), function(*given), **CLOSE)
 
 
+def test_a_product_that_nobody_asks_for_does_no_harm(way):
+    def function(a):
+        return (torch.mm(a, a), a + 1)[1]
+
+    a = matrix(LARGE, LARGE)
+    module, _ = chosen(function, a)
+    assert torch.equal(module(a), a + 1)
+
+
 def shift_and_scale(shift, a, b):
     return torch.addmm(shift, a, b, beta=0.5, alpha=2.0)
 
@@ -112,6 +121,10 @@ def shift_and_scale(shift, a, b):
 LEFT_ALONE = {
     "whole numbers": (torch.mm, [(LARGE, LARGE, False, torch.int64)] * 2),
     "a shift of every entry": (torch.addmm, [(LARGE, LARGE)] * 3),
+    "a shift of one number": (
+        lambda shift, a, b: torch.addmm(shift[0, :1], a, b),
+        [(LARGE, LARGE)] * 3,
+    ),
     "a shift and a product with weights": (shift_and_scale, [(LARGE, LARGE)] * 3),
 }
 
@@ -207,6 +220,12 @@ def test_the_fastest_way_is_chosen_the_own_one_where_they_tie(tried, monkeypatch
 def test_the_usual_way_leaves_the_graph_as_it_is(monkeypatch):
     monkeypatch.setattr(products, "_fastest", lambda *_: USUAL)
     assert not chosen(torch.mm, matrix(LARGE, LARGE), matrix(LARGE, LARGE))[1]
+
+
+def test_a_trial_is_on_the_processor_whatever_device_is_the_usual_one(tried):
+    with torch.device("meta"):
+        assert products.Layout((2, 3), True, torch.float32).filled().is_cpu
+        assert fastest(LARGE) in (USUAL, *WAYS)
 
 
 def test_a_real_trial_draws_no_random_numbers_and_finds_a_way():

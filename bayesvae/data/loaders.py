@@ -328,7 +328,8 @@ def dynamic_binarisation(x: Tensor) -> Tensor:
     """
     if not x.is_cpu or x.dtype not in (torch.float32, torch.float64):
         return (torch.rand_like(x) < x).to(x.dtype)
-    words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+    words = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device="cpu")
+    words.random_(-(2**63), None)
     drawn = words.view(torch.int16)[: x.numel()].view(x.shape).to(x.dtype)
     # drawn + 1/2 is uniform on the middles of 2^16 equal parts of (-2^15, 2^15).
     return torch.sub(x * 2**16 - (2**15 + 0.5), drawn).gt_(0)

@@ -57,7 +57,12 @@ def parser() -> argparse.ArgumentParser:
         value = getattr(usual, option)
         add(f"--{option.replace('_', '-')}", type=int, default=value, help=f"{said} ({value})")
     add("--data-root", help="folder of the images; else BAYESVAE_DATA, the cache, or the network")
-    add("--out", type=Path, default=Path("runs/benchmarks/inference_gaps"), help="folder")
+    add(
+        "--out",
+        type=Path,
+        default=Path("runs/benchmarks/inference_gaps"),
+        help="folder of results",
+    )
     add("--quick", action="store_true", help="a minute, to see whether all runs; OUT-quick")
     return made
 

@@ -47,7 +47,7 @@ class Settings(NamedTuple):
         seed: of all random numbers.
     """
 
-    epochs: int = 30
+    epochs: int = 20
     warmup: float = 0.1
     training: int | None = None
     latent: int = 50
