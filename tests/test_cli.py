@@ -285,5 +285,7 @@ def test_list_names_everything(capsys):
     text = capsys.readouterr().out
     for name in ("digits", "kmnist", "omniglot", "Vamp", "Poisson", "MultivariateNormal", "ppca"):
         assert name in text
+    pairs = text.partition("pairs:\n")[2].rstrip().splitlines()
+    assert len({re.match(r"  .*?\S  +", line).end() for line in pairs}) == 1, "one column"
     assert main(["list", "priors"]) == 0
     assert "Poisson" not in capsys.readouterr().out

@@ -192,6 +192,7 @@ OTHERS = {
     "folder of a calibration": (["calibrate", "RUN", "--out", "file"], "file is there already"),
     "no draws": (["evaluate", "RUN", "--particles", "0"], "--particles needs"),
     "where to": (["evaluate", "RUN", "--out", "table.csv"], "table.csv is there already"),
+    "a table called JSON": (["evaluate", "RUN", "--out", "t.json"], "got t.json. Use t.csv."),
     "what to show": (["sample", "RUN", "--show", "films"], "films"),
     "what there is not": (["sample", "RUN", "--show", "posteriors"], "posteriors two latents"),
     "folder of samples": (["sample", "RUN", "--out", "sizes"], "sizes is there already"),

@@ -18,12 +18,13 @@ def test_every_datum_stands_at_its_width_with_its_error():
 
 def test_the_mean_is_drawn_and_written_with_a_minus_that_is_one():
     axes = plots.bracketed([-90.0, -80.0], [-0.3, 0.1], [0.1, 0.1])
-    assert axes.get_legend_handles_labels()[1][0] == "mean −0.100 nats"
+    assert axes.get_legend_handles_labels()[1][0] == "mean −0.10 ± 0.20 nats"
     assert any(np.allclose(line.get_ydata(), -0.1) for line in axes.lines)
 
 
 def test_a_single_chain_has_no_bars_and_is_drawn_all_the_same():
     axes = plots.bracketed([-90.0], [0.2], [np.nan])
+    assert axes.get_legend_handles_labels()[1][0] == "mean 0.20 nats"
     axes.figure.canvas.draw()
 
 

@@ -27,9 +27,7 @@ from bayesvae.evidence import elbo_per_datum
 
 def run_evaluate(options: Namespace) -> None:
     """Writes the ELBO and log p(x) of every datum, and prints their means."""
-    if options.data is not None and options.split == "train":
-        raise ValueError("--split train is the run's own data; got --data too. Leave one out.")
-    refuse_walking(options)
+    _refuse_contradictions(options)
     run = opened(options)
     name = options.split if options.data is None else Path(options.data).stem
     out = Path(options.out or run.folder / "evaluations" / f"{name}.csv")
@@ -50,6 +48,22 @@ def run_evaluate(options: Namespace) -> None:
     show(figures)
     print(f"log_evidence by {in_words(options)}, a lower bound in expectation")
     print(f"Written to {out}, and in short to {out.with_suffix('.json')}")
+
+
+def _refuse_contradictions(options: Namespace) -> None:
+    """Refuses options of ``evaluate`` that do not go together.
+
+    Raises:
+        ValueError: if there are any.
+    """
+    if options.data is not None and options.split == "train":
+        raise ValueError("--split train is the run's own data; got --data too. Leave one out.")
+    if options.out is not None and Path(options.out).suffix == ".json":
+        raise ValueError(
+            f"--out names the table, and its summary is a .json beside it; got {options.out}. "
+            f"Use {Path(options.out).with_suffix('.csv')}."
+        )
+    refuse_walking(options)
 
 
 def run_sample(options: Namespace) -> None:

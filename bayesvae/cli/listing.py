@@ -38,8 +38,10 @@ def run_list(options: Namespace) -> None:
         raise ValueError(f"list takes one of {', '.join(kinds)}; got {options.what}.{meant}")
     for kind in kinds if options.what is None else [options.what]:
         print(f"{kind}:")
-        for name, text in _rows(kind):
-            print(f"  {name:20}  {textwrap.shorten(text, 100, placeholder=' ...')}")
+        rows = list(_rows(kind))
+        width = max(20, *(len(name) for name, _ in rows))
+        for name, text in rows:
+            print(f"  {name:{width}}  {textwrap.shorten(text, 100, placeholder=' ...')}")
         print()
 
 

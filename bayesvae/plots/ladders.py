@@ -35,7 +35,8 @@ from bayesvae.plots.style import (
     despined,
     fresh,
     marker,
-    number,
+    mean_in_words,
+    stderr_of,
     tabled,
 )
 
@@ -211,36 +212,24 @@ def rungs(row: GapRow) -> list[tuple[str, str, np.ndarray]]:
 def _ladder(axes: Axes, row: GapRow, line: float, ticks: dict[float, str]) -> float:
     """Draws one split from ``line`` downwards and labels it in ``ticks``; the next free line."""
     across, head, end = axes.get_yaxis_transform(), line, 0.0
-    text = f"log p(x) = {_mean(row.log_evidence)},  guide's ELBO = {_mean(row.guide)}  "
-    text += f"(n = {len(row.guide)})"
+    evidence, elbo = mean_in_words(row.log_evidence), mean_in_words(row.guide)
+    text = f"log p(x) = {evidence},  guide's ELBO = {elbo}  (n = {len(row.guide)})"
     axes.text(0.01, line, text, transform=across, va="center", fontsize=9, color=GREY)
     ticks[line] = row.split
     for label, name, difference in rungs(row):
         line += 1.0
         ticks[line], mean = label, difference.mean()
-        error = {"xerr": _stderr(difference), "ecolor": "black"}
+        error = {"xerr": stderr_of(difference), "ecolor": "black"}
         if name == GAIN:
             axes.errorbar(mean, line, fmt="D", color=GREEN, label=name, **error)
         else:
             axes.barh(line, mean, left=end, height=0.8, color=GAPS[name], label=name)
             end += mean
             axes.errorbar(end, line, fmt="none", **error)
-        axes.text(1.01, line, _mean(difference), transform=across, va="center")
+        axes.text(1.01, line, mean_in_words(difference), transform=across, va="center")
     axes.vlines(0.0, head + 0.5, line + 0.5, color=GREY, linewidth=0.8)
     axes.vlines(end, head + 0.5, line + 0.5, color=GREY, linestyle=":", label="log p(x)")
     return line + 1.5
-
-
-def _stderr(values: np.ndarray) -> float:
-    return values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else np.nan
-
-
-def _mean(values: np.ndarray) -> str:
-    """Mean ± standard error, to two digits of the error and at least two decimals."""
-    stderr = _stderr(values)
-    digits = 2 if not stderr > 0 else int(min(max(1 - np.floor(np.log10(stderr)), 2), 4))
-    error = "" if np.isnan(stderr) else f" ± {stderr:.{digits}f}"
-    return f"{number(values.mean(), f'.{digits}f')}{error}"
 
 
 def _height(rows: Sequence[GapRow]) -> float:

@@ -13,7 +13,7 @@ from bayesvae.plots.style import (
     arrays_of,
     despined,
     fresh,
-    number,
+    mean_in_words,
 )
 
 
@@ -21,7 +21,8 @@ from bayesvae.plots.style import (
 def bracketed(lower: Values, width: Values, stderr: Values, axes: Axes | None = None) -> Axes:
     """The width of each datum's bracket of log p(x), against its lower end.
 
-    Bars are one standard error long to either side, of chains; widths below zero are noise.
+    Bars are one standard error long to either side, of chains; the mean's is over data. Widths
+    below zero are noise.
     Where points climb to one side, the data there are harder to bracket.
 
     Args:
@@ -39,19 +40,19 @@ def bracketed(lower: Values, width: Values, stderr: Values, axes: Axes | None = 
     Example:
         >>> axes = bracketed([-90.0, -80.0], [0.2, 0.0], [0.1, 0.1])
         >>> axes.get_legend_handles_labels()[1]
-        ['mean 0.100 nats', 'one datum ± standard error']
+        ['mean 0.10 ± 0.10 nats', 'one datum ± standard error']
     """
     remedy = "Pass one finite value for each datum."
     found = arrays_of({"lower": lower, "width": width}, remedy)
     more = {"lower": lower, "stderr": stderr}
     bars = np.nan_to_num(arrays_of(more, "Pass one for each datum.", finite=False)["stderr"])
     axes = axes or fresh(3.4)
-    mean = found["width"].mean()
     style = {"fmt": "o", "color": BLUE, "ecolor": BLUE, "markersize": 3, "elinewidth": 0.8}
     label = "one datum ± standard error"
     axes.errorbar(found["lower"], found["width"], bars, label=label, alpha=0.7, **style)
     axes.axhline(0.0, color=GREY, linewidth=0.8)
-    axes.axhline(mean, color=ORANGE, label=f"mean {number(mean, '.3f')} nats")
+    label = f"mean {mean_in_words(found['width'])} nats"
+    axes.axhline(found["width"].mean(), color=ORANGE, label=label)
     axes.set(xlabel="lower bound of log p(x) (nats)", ylabel="upper minus lower (nats)")
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     return despined(axes)

@@ -100,6 +100,19 @@ def number(value: float, form: str) -> str:
     return f"{value:{form}}".replace("-", "−")
 
 
+def stderr_of(values: np.ndarray) -> float:
+    """The standard error of a mean; NaN of a single value."""
+    return values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else np.nan
+
+
+def mean_in_words(values: np.ndarray) -> str:
+    """Mean ± standard error, to two digits of the error and at least two decimals."""
+    stderr = stderr_of(values)
+    digits = 2 if not stderr > 0 else int(min(max(1 - np.floor(np.log10(stderr)), 2), 4))
+    error = "" if np.isnan(stderr) else f" ± {stderr:.{digits}f}"
+    return f"{number(values.mean(), f'.{digits}f')}{error}"
+
+
 def rounded(value: float, digits: int = 2) -> str:
     """A number of so many significant digits, without exponent unless it is far from 1."""
     if value and not 1e-4 <= abs(value) < 1e6:
