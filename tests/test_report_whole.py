@@ -18,7 +18,6 @@ from torch import nn
 from bayesvae import Annealing, Pair, Semi, families, guides, proposals
 from bayesvae.ascent import Ascent
 from bayesvae.estimates import mean_and_error
-from bayesvae.optima import Settings
 from bayesvae.pairs import ppca
 from bayesvae.prices import Price, semi_price
 
@@ -204,7 +203,7 @@ def test_without_arviz_the_error_says_what_to_install(monkeypatch):
 
 def test_a_family_gets_the_patience_that_it_asks_for_and_no_less_than_the_ascent_has():
     def patience(family, ascent):
-        return Settings((), 1, 1, ascent, None, 1, 1, False).ascent_of(family).patience
+        return ascent.patient_with(family).patience
 
     assert patience(families.Normal(2), Ascent()) == 1
     assert patience(families.Flow(2), Ascent()) == families.Flow.patience >= 3
