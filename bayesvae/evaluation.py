@@ -93,7 +93,8 @@ def conditioned(
         if isinstance(site.base, dist.Delta) and site.data_plate is not None:
             raise ValueError(
                 f"The guide of '{site.name}' is a point mass, so log p(x, z) - log q(z | x) is no "
-                "weight. Use a guide with a density."
+                "weight. Use a guide with a density; in place of an autoguide, whose sites are "
+                "point masses given auxiliary ones, guides.PerDatapoint(...)."
             )
     values = _shared_values(guide, x, index, draw)
     if not values:

@@ -114,7 +114,7 @@ def compare(
     require_pair(pair)
     require_particles(particles=particles, evidence_particles=evidence_particles)
     families = _checked(families)
-    _require_settings(semi, annealing, ascent)
+    _require_settings(semi, annealing, ascent, training_seconds)
     parts = {"train": data} if unseen is None else {"train": data, "unseen": unseen}
     with evaluating(pair):
         x, index = _first_data(pair, parts, training_seconds)
@@ -142,7 +142,17 @@ def compare(
     return Comparison(splits, prices, given, "\n".join(left_out), training_seconds)
 
 
-def _require_settings(semi: Semi | None, annealing: Annealing | None, ascent: Ascent) -> None:
+def _require_settings(
+    semi: Semi | None,
+    annealing: Annealing | None,
+    ascent: Ascent,
+    training_seconds: float | None,
+) -> None:
+    if training_seconds is not None and not training_seconds >= 0:
+        raise ValueError(
+            f"training_seconds needs a time that has passed; got {training_seconds}. Pass None if "
+            "it is not known."
+        )
     require_a(Ascent, "Ascent(particles=8)", ascent=ascent)
     ascent.require()
     if semi is not None:

@@ -2,10 +2,13 @@
 
 import pytest
 import torch
+from pyro import poutine
+from pyro.infer.autoguide import AutoNormal
 from rulers import drawn, rotated, shifted
 
 from bayesvae import (
     Annealing,
+    Pair,
     Semi,
     annealed_evidence,
     bracket,
@@ -21,6 +24,10 @@ SHORT = Ascent(particles=2, stages=1, window=2, windows=1)
 
 def compared(**settings):
     return lambda pair, x: compare(pair, x, progress=False, **settings)
+
+
+def local_autoguide(model):
+    return AutoNormal(poutine.block(model, hide=["x"]))
 
 
 def annealed(settings):
@@ -58,6 +65,16 @@ MISUSES = {
         lambda pair, x: proposals.optimum(ascent=SHORT._replace(particles=0)),
         ValueError,
         "particles=0",
+    ),
+    "a training that ends before it begins": (
+        compared(training_seconds=-3.0),
+        ValueError,
+        "a time that has passed; got -3.0",
+    ),
+    "an autoguide over the latents of a datum": (
+        lambda pair, x: log_evidence(Pair(pair.model, local_autoguide(pair.model)), x, 5),
+        ValueError,
+        "in place of an autoguide.*PerDatapoint",
     ),
     "a mixture of nothing": (lambda pair, x: proposals.mixture(), ValueError, "for 0 parts"),
 }
