@@ -313,7 +313,15 @@ def _at(name: str, density: LogDensity, points: Tensor, size: int) -> Tensor:
 
 
 def blank(pair: Pair, count: int, event: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Data of the right shape that the model does not read, in the pair's type, on its device."""
+    """Data of the right shape that the model does not read, in the pair's type, on its device.
+
+    Raises:
+        TypeError: if ``event`` is no shape.
+    """
+    if not isinstance(event, Sequence) or not all(isinstance(size, int) for size in event):
+        raise TypeError(
+            f"`event` takes the shape of one datum; got {event!r}. Use a tuple such as (784,)."
+        )
     dtype = next((p.dtype for p in pair.parameters() if p.is_floating_point()), None)
     return on_device_of(pair, torch.zeros(count, *event, dtype=dtype), torch.arange(count))
 

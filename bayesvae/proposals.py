@@ -170,14 +170,24 @@ def optimum(
     Raises:
         ValueError: if a number of the ascent is out of range.
 
+    Raises:
+        TypeError: if ``family`` makes none from a number.
+
     Example:
         >>> optimum().name
         'the best MultivariateNormal of each datum'
     """
     ascent.require()
+    try:
+        name = type(family(1)).__name__
+    except (TypeError, AttributeError) as error:
+        raise TypeError(
+            "optimum takes a maker, from a number of latents to a family; got "
+            f"{family!r}. Use families.MultivariateNormal, without a number."
+        ) from error
     best = _Best(lru_cache(maxsize=None)(family), ascent)
     return Proposal(
-        f"the best {type(family(1)).__name__} of each datum",
+        f"the best {name} of each datum",
         best.draw,
         best.log_density,
         by_guide=False,

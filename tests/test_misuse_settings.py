@@ -14,6 +14,7 @@ from bayesvae import (
     bracket,
     chains,
     compare,
+    families,
     log_evidence,
     proposals,
 )
@@ -56,6 +57,16 @@ MISUSES = {
         lambda pair, x: bracket(pair, 3, (5,), 200, progress=False),
         TypeError,
         "`annealing`",
+    ),
+    "a number for a shape": (
+        lambda pair, x: bracket(pair, 3, 5, progress=False),
+        TypeError,
+        "`event` takes .*5",
+    ),
+    "a family for its maker": (
+        lambda pair, x: proposals.optimum(families.Normal(2)),
+        TypeError,
+        "optimum takes a maker",
     ),
     "numbers for steps": (compared(semi=(1, 5)), TypeError, r"`semi` takes .*\(1, 5\)"),
     "one number of steps": (compared(semi=Semi(5)), ValueError, r"got 5, 4 .*steps=\(1, 5, 20\)"),
