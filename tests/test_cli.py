@@ -39,6 +39,7 @@ def test_a_run_folder_holds_everything_that_was_promised(run):
     assert len(table(run / "metrics.csv")) == 1
 
 
+@pytest.mark.filterwarnings("ignore:k-hat:UserWarning")
 def test_the_test_elbo_of_a_rebuilt_run_is_that_of_the_summary(run, tmp_path):
     """Catches a run that is rebuilt with other data, other bits or the wrong checkpoint."""
     out = tmp_path / "scores.csv"
