@@ -14,6 +14,7 @@ from bayesvae import plots, views
 from bayesvae.checkpoint import write_aside
 from bayesvae.estimates import Estimate, mean_and_error
 from bayesvae.inference_data import inference_data
+from bayesvae.lines import aligned
 from bayesvae.pair import Pair
 from bayesvae.prices import Price
 from bayesvae.split import Split
@@ -133,7 +134,7 @@ class Comparison(NamedTuple):
 
     def _bounds(self) -> str:
         rows = [(name, *row) for name, split in self.splits.items() for row in _bounds_of(split)]
-        return _table(("split", "bound", "nats per datum", ""), rows)
+        return aligned([("split", "bound", "nats per datum", ""), *rows])
 
     def _gaps(self) -> str:
         rows = []
@@ -142,7 +143,7 @@ class Comparison(NamedTuple):
                 share = f"{100 * (values > 1).double().mean():.1f} %"
                 rows.append((name, kind, family, _number(values), share))
         head = ("split", "gap (paired)", "family", "nats per datum", "above 1 nat")
-        return _table(head, rows)
+        return aligned([head, *rows])
 
     def _prices(self) -> str:
         rows = [
@@ -156,7 +157,7 @@ class Comparison(NamedTuple):
             for p in self.prices
         ]
         counted = ("parameters for 1,000 data", "stored", "at work, a datum")
-        table = _table(("route", "seconds per 1,000 data", *counted), rows)
+        table = aligned([("route", "seconds per 1,000 data", *counted), *rows])
         return "\n".join([table, *self._break_even_words()])
 
     def _break_even_words(self) -> Iterator[str]:
@@ -221,9 +222,3 @@ def _seconds(number: float) -> str:
 def _number(values: Tensor) -> str:
     mean, error = mean_and_error(values)
     return f"{mean:9.3f} +- {error:.3f}"
-
-
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    lines = ("  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)) for r in (head, *rows))
-    return "\n".join(line.rstrip() for line in lines)

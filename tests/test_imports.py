@@ -139,6 +139,7 @@ MAY_IMPORT = {
         "checkpoint",
         "estimates",
         "inference_data",
+        "lines",
         "pair",
         "plots",
         "prices",
