@@ -11,7 +11,7 @@ from bayesvae.cli import main, runs
 
 __all__ = ["_float64_and_seed", "run"]
 OPTIONS = ["--families", "Normal", "LowRankNormal", "--semi-steps", "1", "3", "--compile", "never"]
-ANNEALING = ["--temperatures", "5", "--leapfrogs", "2", "--chains", "3"]
+ANNEALING = ["--annealing", "--temperatures", "5", "--leapfrogs", "2", "--chains", "3"]
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ WRONG = {
     "--families Normal Normal": "--families takes each value once; got Normal again",
     "--semi-steps -1": "--semi-steps needs a whole number, 0 or more; got '-1'",
     "--semi-steps 2 2": "--semi-steps takes each value once; got 2 again",
-    "--chains 3": "--chains belongs to annealing, which needs --temperatures; got none",
+    "--chains 3": "--chains belongs to --annealing; got none. Add --annealing.",
     "--temperatures 0": "--temperatures needs a whole number above 0; got '0'",
     "--compile sometimes": "--compile",
 }
@@ -107,7 +107,7 @@ def test_help_says_what_the_options_are_for(capsys):
         "--families NAME ...",
         "bayesvae list families",
         "say 1 5 20",
-        "say 200",
+        "--annealing walk from the guide",
         "auto|always|never",
     ):
         assert words in text, words

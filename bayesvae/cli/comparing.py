@@ -9,9 +9,10 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 from matplotlib.figure import Figure
 
 from bayesvae import checkpoint, plots
-from bayesvae.ais import Annealing
 from bayesvae.cli import runs
 from bayesvae.cli.arguments import COMPILE, compile_argument, rebuilding_parser
+from bayesvae.cli.estimators import annealing_of, refuse_walking
+from bayesvae.cli.evidence_arguments import annealing_arguments
 from bayesvae.cli.examine import opened, own_data, serves_others
 from bayesvae.cli.help import Parser
 from bayesvae.cli.mistakes import nearest
@@ -34,7 +35,7 @@ def compare_parser() -> Parser:
         "Examples:\n  bayesvae compare runs/mixture --limit 500\n"
         "  bayesvae compare runs/mixture --families Normal MultivariateNormal Flow --semi-steps "
         "1 5 20\n"
-        "  bayesvae compare runs/mixture --temperatures 200    (log p(x) by annealing as well)",
+        "  bayesvae compare runs/mixture --annealing    (log p(x) by annealing as well)",
     )
     add = parser.add_argument
     add("--limit", type=PositiveInt, default=300, metavar="N", help="data of each split")
@@ -77,30 +78,16 @@ def _evidence_arguments(parser: Parser) -> None:
         metavar="N",
         help="draws of importance sampling, from a mixture of the guide and every q found",
     )
-    add(
-        "--temperatures",
-        type=PositiveInt | None,
-        metavar="N",
-        help="anneal from the guide to the posterior through N temperatures as well, say 200, "
-        "and take the gaps from that lower bound (default: no annealing)",
-    )
-    add(
-        "--leapfrogs",
-        type=PositiveInt | None,
-        metavar="N",
-        help="steps of the Hamiltonian move at each temperature (default: 10)",
-    )
-    add(
-        "--chains",
-        type=PositiveInt | None,
-        metavar="N",
-        help="annealed chains of each datum (default: 8)",
+    annealing_arguments(
+        add,
+        "walk from the guide to the posterior as well, and take the gaps from that lower bound",
     )
 
 
 def run_compare(options: Namespace) -> None:
     """Compares amortized with per-datapoint inference on a run, and adds to its folder."""
-    families, annealing = _families(options.families), _annealing(options)
+    families = _families(options.families)
+    refuse_walking(options)
     _refuse_twice("--semi-steps", options.semi_steps or ())
     semi = Semi(tuple(options.semi_steps)) if options.semi_steps else None
     run = opened(options)
@@ -117,7 +104,7 @@ def run_compare(options: Namespace) -> None:
         None if unseen is None else unseen.first(options.limit),
         families=families,
         semi=semi,
-        annealing=annealing,
+        annealing=annealing_of(options) if options.annealing else None,
         particles=options.particles,
         evidence_particles=options.evidence_particles,
         training_seconds=runs.read_summary(run.folder).get("seconds") if amortized else None,
@@ -165,24 +152,6 @@ def _refuse_twice(option: str, given: Sequence[Any]) -> None:
     twice = [value for value in given if given.count(value) > 1]
     if twice:
         raise ValueError(f"{option} takes each value once; got {twice[0]} again. Leave it out.")
-
-
-def _annealing(options: Namespace) -> Annealing | None:
-    """How log p(x) is annealed, None if it is not.
-
-    Raises:
-        ValueError: for settings of what was not asked for.
-    """
-    named = {"leapfrogs": options.leapfrogs, "chains": options.chains}
-    given = {name: number for name, number in named.items() if number is not None}
-    if options.temperatures is not None:
-        return Annealing(options.temperatures, **given)
-    if given:
-        raise ValueError(
-            f"--{next(iter(given))} belongs to annealing, which needs --temperatures; got none. "
-            "Add --temperatures 200, or leave it out."
-        )
-    return None
 
 
 def _gap_figures(comparison: Comparison) -> dict[str, float]:

@@ -24,9 +24,12 @@ _WALK = ("temperatures", "leapfrogs", "chains")
 
 
 def annealing_of(options: Namespace) -> Annealing:
-    """The path that is asked for, the library's own numbers where none are."""
+    """The path that is asked for, from the guide where a command has no say in that.
+
+    The library's own numbers stand where none are given.
+    """
     given = {name: options[name] for name in _WALK if options[name] is not None}
-    return Annealing(start=PROPOSALS[options.proposal], **given)
+    return Annealing(start=PROPOSALS[options.get("proposal", "guide")], **given)
 
 
 def refuse_walking(options: Namespace) -> None:

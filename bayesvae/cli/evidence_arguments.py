@@ -16,6 +16,12 @@ def _proposal_argument(add: Any, what: str) -> None:
     add("--proposal", choices=tuple(PROPOSALS), default="guide", help=what)
 
 
+def annealing_arguments(add: Any, what: str) -> None:
+    """A path that is walked if it is asked for, and its numbers."""
+    add("--annealing", action="store_true", help=what)
+    _path_arguments(add, stated=False)
+
+
 def _path_arguments(add: Any, stated: bool) -> None:
     """The numbers of a path; without defaults where a path is not walked unless asked for."""
     usual = Annealing()
@@ -61,8 +67,7 @@ def evaluate_parser() -> Parser:
         "nothing to the guide; the best normal of full covariance for each datum; or a mixture "
         "of the three, which misses nothing that one of them covers",
     )
-    group("--annealing", action="store_true", help="walk to the posterior instead of one leap")
-    _path_arguments(group, stated=False)
+    annealing_arguments(group, "walk to the posterior instead of one leap")
     compile_argument(group, "an evaluation", "its densities")
     other_data_arguments(parser)
     return parser
