@@ -118,9 +118,7 @@ def _weight_under(
     proposal.require(coordinates)
 
     def under_proposal(x: Tensor, index: Tensor | None, state: State, k: int) -> list[Tensor]:
-        u = proposal.draw(coordinates, state, k, x, index)
-        point = coordinates.at(u, x, index, guide=proposal.by_guide)
-        return [point.log_joint - proposal.log_density(state, point)]
+        return [proposal.log_weights(coordinates, state, k, x, index)]
 
     return coordinates, under_proposal
 

@@ -5,7 +5,7 @@ Families act on the latents of a datum as one real vector, in the coordinates of
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ from bayesvae.frames import Frame, Member, Own, Posteriors, framed, kept, masked
 from bayesvae.latents import Coordinates
 from bayesvae.pair import Pair
 from bayesvae.programs import Program
+from bayesvae.proposals import GUIDE, Proposal, mixture, optimum
 from bayesvae.semi import Refined, Refiner, Semi
 
 NOTHING: Mapping = MappingProxyType({})
@@ -105,13 +106,16 @@ class Comparer:
         self.working: dict[str, int] = {}
         self._ascenders: dict[str, Ascender] = {}
         self._refiners: dict[str, Refiner] = {}
+        size = 0 if coordinates is None else coordinates.size
+        made = [] if coordinates is None else [make(size) for make in settings.families]
+        self._families = {type(family).__name__: family for family in made}
 
         def compiled(function: Callable[..., Sequence[Tensor]], name: str) -> Compiled:
             return Compiled(function, [pair], when=settings.compile, name=f"{name} in compare")
 
         self._guide_weight = compiled(self._weight_under_guide, "The guide's log-weight")
         self._value = compiled(lambda v, *frame: [self._log_joint(v, *frame)], "The log joint")
-        self._ends = compiled(self._both_ends, "The pooled weights")
+        self._pooled = compiled(self._weight_under_all, "The pooled weights")
 
     def __call__(self, x: Tensor, index: Tensor | None) -> Compared:
         """What one batch adds to a split."""
@@ -121,7 +125,7 @@ class Comparer:
             return self._guide_weight(x, index, k)[0]
 
         amortized = weights(guide_weight, settings.particles, at_once).elbo()
-        if self.coordinates is None or not settings.families:
+        if not self._families:
             proposal = weights(guide_weight, settings.evidence_particles, at_once)
             return Compared(amortized, proposal.log_evidence())
         own, frame = framed(self.guide, self.coordinates, x, index)
@@ -131,8 +135,7 @@ class Comparer:
         refined = self._refined(home, start, frame)
         reached = {k: Member(start.family, found.rows) for k, found in refined.items()}
         bounds = {name: self._bound(member, frame) for name, member in best.items()}
-        pooled = partial(self._pooled, [self._q(member, frame) for member in best.values()], frame)
-        evidence = weights(pooled, settings.evidence_particles, at_once).log_evidence()
+        evidence = self._evidence(best, frame)
         members = best if start is None else {"guide": start, **best}
         members = members | {route_of(k): member for k, member in reached.items()}
         return Compared(
@@ -161,9 +164,7 @@ class Comparer:
         """The best member of each family, started where the narrower ones ended."""
         starts = [frame.guide(own), frame.prior(self.coordinates)]
         optima, best = {}, {}
-        for make in self.settings.families:
-            family = make(frame.loc.shape[-1])
-            name = type(family).__name__
+        for name, family in self._families.items():
             ascender = self._ascender(name, family)
             candidates = torch.stack([family.rows(start) for start in starts])
             optimum = ascender(ascender.better_start(candidates, *frame), *frame)
@@ -194,31 +195,25 @@ class Comparer:
         v = q.sample((particles,))
         return self._value(v, *frame)[0] - q.log_prob(v)
 
-    def _pooled(self, parts: Sequence[Distribution], frame: Frame, particles: int) -> Tensor:
-        """Log-weights of a mixture of the guide and every q, with equal shares.
+    def _evidence(self, best: Mapping[str, Member], frame: Frame) -> Estimate:
+        """log p(x) from a mixture of the guide, where its density is known, and every q."""
+        found = [(member.rows, *frame) for member in best.values()]
+        state = ((), *found) if self.coordinates.complete else tuple(found)
 
-        What one of them covers of the posterior cannot be missed by all ("Safe and Effective
-        Importance Sampling", Owen and Zhou, 2000).
-        """
-        draws = [part.sample((particles,)) for part in parts]
-        if self.coordinates.complete:
-            u = self.coordinates.draws(particles, frame.x, frame.index)
-            draws.append(frame.standardised.to_v(u))
-        chosen = torch.randint(len(draws), draws[0].shape[:2], device=draws[0].device)
-        stacked = torch.stack(draws)
-        v = stacked.gather(0, chosen[None, ..., None].expand(1, *stacked.shape[1:]))[0]
-        log_joint, *of_guide = self._ends(v, *frame)
-        densities = torch.stack([*(part.log_prob(v) for part in parts), *of_guide])
-        share = torch.tensor(float(len(densities))).log().to(v)
-        return log_joint - (densities.logsumexp(0) - share)
+        def pooled(k: int) -> Tensor:
+            return self._pooled(state, k, frame.x, frame.index)[0]
 
-    def _both_ends(self, v: Tensor, *frame: Any) -> list[Tensor]:
-        """log p(x_n, v_n), and log q_phi(v_n | x_n) where it is known."""
-        frame, coordinates = Frame(*frame), self.coordinates
-        u = frame.standardised.to_u(v)
-        point = coordinates.at(u, frame.x, frame.index, guide=coordinates.complete)
-        ends = [point.log_joint] + [point.log_guide] * coordinates.complete
-        return [end + frame.log_determinant for end in ends]
+        at_once = self.settings.at_once(len(frame.x))
+        return weights(pooled, self.settings.evidence_particles, at_once).log_evidence()
+
+    def _weight_under_all(self, *args: Any) -> list[Tensor]:
+        return [self._proposal.log_weights(self.coordinates, *args)]
+
+    @cached_property
+    def _proposal(self) -> Proposal:
+        """What one part covers of the posterior cannot be missed by all."""
+        found = [optimum(lambda _, family=family: family) for family in self._families.values()]
+        return mixture(GUIDE, *found) if self.coordinates.complete else mixture(*found)
 
     def _weight_under_guide(self, x: Tensor, index: Tensor | None, k: int) -> list[Tensor]:
         terms = trace.log_terms(self.model, self.guide, x, index, particles=k)

@@ -83,6 +83,14 @@ class Proposal(NamedTuple):
         if self.by_guide:
             coordinates.require_density()
 
+    def log_weights(
+        self, coordinates: Coordinates, state: State, k: int, x: Tensor, index: Tensor | None
+    ) -> Tensor:
+        """log p(x_n, u_n) minus its own log-density at fresh draws, ``(K, B)``."""
+        u = self.draw(coordinates, state, k, x, index)
+        point = coordinates.at(u, x, index, guide=self.by_guide)
+        return point.log_joint - self.log_density(state, point)
+
     def fit(
         self, coordinates: Coordinates, budget: Budget
     ) -> Callable[[Tensor, Tensor | None], State]:

@@ -107,6 +107,7 @@ MAY_IMPORT = {
         "latents",
         "pair",
         "programs",
+        "proposals",
         "semi",
         "trace",
     },
