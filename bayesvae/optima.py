@@ -106,8 +106,8 @@ class Comparer:
         self.working: dict[str, int] = {}
         self._ascenders: dict[str, Ascender] = {}
         self._refiners: dict[str, Refiner] = {}
-        size = 0 if coordinates is None else coordinates.size
-        made = [] if coordinates is None else [make(size) for make in settings.families]
+        makers = () if coordinates is None else settings.families
+        made = (make(coordinates.size) for make in makers)
         self._families = {type(family).__name__: family for family in made}
 
         def compiled(function: Callable[..., Sequence[Tensor]], name: str) -> Compiled:
