@@ -1,37 +1,37 @@
 """Deep latent-variable models as Pyro model/guide pairs, and what their inference costs."""
 
 from bayesvae import (
-    baselines,
-    chains,
     data,
     families,
     generate,
     guides,
-    hmc,
     likelihoods,
     networks,
     objectives,
     pairs,
     plots,
     priors,
-    proposals,
-    routes,
     rulers,
 )
-from bayesvae.ais import Annealing
-from bayesvae.brackets import annealed_evidence, bracket, sandwich
-from bayesvae.calibration import calibrate
-from bayesvae.check import check_pair
-from bayesvae.compiled import CompileError
-from bayesvae.densities import LogJoint
-from bayesvae.estimates import Estimate
-from bayesvae.evidence import log_evidence
-from bayesvae.fit import fit
-from bayesvae.gaps import compare
-from bayesvae.pair import Pair
-from bayesvae.semi import Semi
-from bayesvae.svi import CompiledSVI
-from bayesvae.training import compare_training
+from bayesvae.compiler import CompileError
+from bayesvae.core.estimates import Estimate
+from bayesvae.core.pair import Pair
+from bayesvae.diagnose import calibrate
+from bayesvae.evidence import (
+    Annealing,
+    LogJoint,
+    annealed_evidence,
+    bracket,
+    chains,
+    hmc,
+    log_evidence,
+    proposals,
+    sandwich,
+)
+from bayesvae.gaps import compare, compare_training, routes
+from bayesvae.optima import Semi
+from bayesvae.pairs import baselines
+from bayesvae.training import CompiledSVI, check_pair, fit
 
 __version__ = "0.3.0"
 

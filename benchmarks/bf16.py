@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from bayesvae import data, fit
-from bayesvae.checkpoint import save_json
-from bayesvae.estimates import mean_and_error
+from bayesvae.core.estimates import mean_and_error
+from bayesvae.core.files import save_json
 from bayesvae.evidence import elbo_per_datum
 from benchmarks import command
 from benchmarks.speed.machine import facts

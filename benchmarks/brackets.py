@@ -19,9 +19,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from bayesvae import Annealing, bracket, checkpoint, data, fit, log_evidence, plots, proposals
-from bayesvae.estimates import mean_and_error
-from bayesvae.pair import Pair
+from bayesvae import Annealing, bracket, data, fit, log_evidence, plots, proposals
+from bayesvae.core import files
+from bayesvae.core.estimates import mean_and_error
+from bayesvae.core.pair import Pair
 from benchmarks import command
 from benchmarks.speed.machine import facts
 from benchmarks.svi import make_pair
@@ -66,11 +67,11 @@ def trained(x: Tensor, epochs: int, seed: int, kept: Path) -> Pair:
     torch.manual_seed(seed)
     pair = make_pair(x)
     if kept.is_file():
-        pair.load_state_dict(checkpoint.load_state(kept))
+        pair.load_state_dict(files.load_state(kept))
         return pair
     loader = data.Loader(x, 128, shuffle=True, transform=torch.bernoulli)
     fit(pair, loader, epochs=epochs)
-    checkpoint.save_state(kept, pair.state_dict())
+    files.save_state(kept, pair.state_dict())
     return pair
 
 
@@ -234,7 +235,7 @@ def main(
             found["importance_sampling"] = sampled(pair, x, particles)
         rungs.append(rung)
         print(f"{rung.start} {rung.temperatures}: {rung.width[0]:.3f} nats", flush=True)
-        checkpoint.save_json(
+        files.save_json(
             out / "brackets.json", found | {"rungs": [each._asdict() for each in rungs]}
         )
     print(table(rungs, found["importance_sampling"]))

@@ -25,9 +25,9 @@ from pyro.ops.stats import effective_sample_size, split_gelman_rubin
 from torch import Tensor
 
 from bayesvae import Pair, chains, compare, data, families, fit, objectives
-from bayesvae.ascent import Ascent
-from bayesvae.checkpoint import load_state, save_json, save_state
-from bayesvae.estimates import mean_and_error
+from bayesvae.core.estimates import mean_and_error
+from bayesvae.core.files import load_state, save_json, save_state
+from bayesvae.optima import Ascent
 from benchmarks.speed import machine
 from benchmarks.svi import make_pair
 

@@ -27,7 +27,7 @@ from bayesvae import (
     pairs,
     priors,
 )
-from bayesvae.checkpoint import save_json
+from bayesvae.core.files import save_json
 from bayesvae.evidence import elbo_per_datum
 from benchmarks import command
 

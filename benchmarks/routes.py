@@ -24,8 +24,8 @@ from bayesvae import (
     plots,
     priors,
 )
-from bayesvae.optimizers import RowAdam
 from bayesvae.pairs import LatentLayers
+from bayesvae.training import RowAdam
 from benchmarks import command
 
 

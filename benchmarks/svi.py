@@ -17,7 +17,7 @@ import torch
 from pyro.infer import SVI, Trace_ELBO
 
 from bayesvae import Pair, data, families, fit, guides, likelihoods, networks, pairs, priors
-from bayesvae.checkpoint import save_json
+from bayesvae.core.files import save_json
 from bayesvae.evidence import elbo_per_datum, log_evidence
 from benchmarks import command
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from bayesvae import families, guides, likelihoods, networks, pairs, priors
-from bayesvae.pair import Pair
+from bayesvae.core.pair import Pair
 from bayesvae.pairs import PPCA
 
 SIZE, BATCH, FEATURES, LATENTS = 10, 6, 3, 2

@@ -6,7 +6,7 @@ import torch
 from rulers import drawn, rotated, shifted
 
 from bayesvae import compare
-from bayesvae.ascent import Ascent
+from bayesvae.optima import Ascent
 
 quiet = partial(compare, progress=False)
 SHORT = Ascent(particles=2, stages=1, window=2, windows=1)

@@ -12,7 +12,8 @@ from pyro.infer import SVI, Trace_ELBO
 from torch import nn
 from torch.testing import assert_close
 
-from bayesvae import CompiledSVI, compiled, tracing
+from bayesvae import CompiledSVI
+from bayesvae.compiler import compiled_function, lowering
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 
@@ -65,14 +66,14 @@ def data():
 
 def graph_alone(monkeypatch):
     """Runs records as they stand, operation by operation, where they would be compiled."""
-    monkeypatch.setattr(tracing, "compiled", lambda recorded, eager_random=False: recorded)
+    monkeypatch.setattr(lowering, "compiled", lambda recorded, eager_random=False: recorded)
 
 
 def free_of_charge(monkeypatch):
     """Lets compiling pay as soon as a shape has been seen a few times."""
-    monkeypatch.setattr(compiled, "EXPECTED_SECONDS", 0.0)
-    monkeypatch.setattr(compiled, "MANY", 3)
-    monkeypatch.setattr(compiled, "_costs", deque(maxlen=0))
+    monkeypatch.setattr(compiled_function, "EXPECTED_SECONDS", 0.0)
+    monkeypatch.setattr(compiled_function, "MANY", 3)
+    monkeypatch.setattr(compiled_function, "_costs", deque(maxlen=0))
 
 
 def without_the_compiler(request, monkeypatch):

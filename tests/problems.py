@@ -13,8 +13,8 @@ from test_rulers_exact import RULERS
 from torch import Tensor, nn
 
 from bayesvae import likelihoods, networks, pairs, priors, rulers
-from bayesvae.pair import Pair
-from bayesvae.simulation import joint_draws
+from bayesvae.core.pair import Pair
+from bayesvae.generate import joint_draws
 
 Moments = tuple[Tensor, Tensor]
 """A mean ``(B, D)`` and a covariance ``(B, D, D)``."""

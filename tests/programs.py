@@ -5,7 +5,7 @@ import pyro.distributions as dist
 import torch
 from catalog import BATCH
 
-from bayesvae.pair import Pair
+from bayesvae.core.pair import Pair
 
 D = 2  # features, and latents
 

@@ -6,8 +6,8 @@ import torch
 from torch.testing import assert_close
 
 from bayesvae import families
-from bayesvae.ascent import Ascender, Ascent
-from bayesvae.distributions import pathwise_mean
+from bayesvae.core.distributions import pathwise_mean
+from bayesvae.optima import Ascender, Ascent
 
 
 def target():

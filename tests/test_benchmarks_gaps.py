@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from bayesvae import data
-from bayesvae.ascent import Ascent
 from bayesvae.data import Splits
+from bayesvae.optima import Ascent
 
 ROOT = Path(__file__).parents[1]
 

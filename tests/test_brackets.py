@@ -5,10 +5,9 @@ import torch
 from rulers import drawn, guided, learnable, rotated, shifted
 from torch.testing import assert_close
 
-from bayesvae import ais, calibrate, generate
-from bayesvae.ais import Annealing
-from bayesvae.brackets import annealed_evidence, bracket, sandwich
-from bayesvae.proposals import GUIDE, PRIOR
+from bayesvae import calibrate, generate
+from bayesvae.evidence import Annealing, ais, annealed_evidence, bracket, sandwich
+from bayesvae.evidence.proposals import GUIDE, PRIOR
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 

@@ -18,10 +18,12 @@ from rulers import (
 )
 from torch.testing import assert_close
 
-from bayesvae import Pair, calibration, families, guides, tracing
-from bayesvae.calibration import LEVELS, SETS, Calibration, calibrate
+from bayesvae import Pair, families, guides
+from bayesvae.compiler import lowering
+from bayesvae.diagnose import LEVELS, Calibration, calibrate, calibration
+from bayesvae.diagnose.calibration import SETS
+from bayesvae.diagnose.findings import DENSITIES, FINE, findings
 from bayesvae.pairs import ppca
-from bayesvae.verdicts import DENSITIES, FINE, findings
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 quick = partial(calibrate, draws=199, progress=False)
@@ -308,13 +310,13 @@ def test_sets_of_q_hold_the_truths_that_q_gives_more_than_its_draws():
 
 def test_compiled_ranks_are_those_as_written(request, monkeypatch):
     without_the_compiler(request, monkeypatch)
-    run_in_place, runs = tracing.compiled, []
+    run_in_place, runs = lowering.compiled, []
 
     def counted(*args):
         runs.append(run_in_place(*args))
         return runs[-1]
 
-    monkeypatch.setattr(tracing, "compiled", counted)
+    monkeypatch.setattr(lowering, "compiled", counted)
     pair, found = shifted(rotated()), []
     for compile in (False, True):
         torch.manual_seed(3)

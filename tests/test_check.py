@@ -24,9 +24,9 @@ from programs import (
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from torch import nn
 
-from bayesvae.check import check_pair
+from bayesvae.core.pair import Pair
 from bayesvae.objectives import elbo
-from bayesvae.pair import Pair
+from bayesvae.training import check_pair
 
 BAD = {
     "latent without a guide": (guide_of, lambda: real(D), "needs a guide; 'z' has none"),

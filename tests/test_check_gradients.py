@@ -18,9 +18,9 @@ from programs import (
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from torch import nn
 
-from bayesvae.check import check_pair, non_finite
+from bayesvae.core.pair import Pair
 from bayesvae.objectives import elbo
-from bayesvae.pair import Pair
+from bayesvae.training import check_pair, non_finite
 
 
 class WithIdle(nn.Module):

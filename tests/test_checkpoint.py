@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 
-from bayesvae import checkpoint
+from bayesvae.core import files
 
 STATE = {
     "weight": torch.arange(6, dtype=torch.float64).reshape(2, 3),
@@ -26,8 +26,8 @@ class Code:
 
 
 def test_state_comes_back_bit_for_bit(tmp_path):
-    checkpoint.save_state(tmp_path / "a" / "b" / "state.pt", STATE)
-    back = checkpoint.load_state(tmp_path / "a" / "b" / "state.pt")
+    files.save_state(tmp_path / "a" / "b" / "state.pt", STATE)
+    back = files.load_state(tmp_path / "a" / "b" / "state.pt")
     assert back.keys() == STATE.keys()
     assert all(torch.equal(back[name], STATE[name]) for name in STATE)
     assert [value.dtype for value in back.values()] == [v.dtype for v in STATE.values()]
@@ -35,16 +35,16 @@ def test_state_comes_back_bit_for_bit(tmp_path):
 
 def test_parameters_are_saved_as_what_they_hold(tmp_path):
     layer = torch.nn.Linear(2, 3)
-    checkpoint.save_state(str(tmp_path / "state.pt"), layer.state_dict())
+    files.save_state(str(tmp_path / "state.pt"), layer.state_dict())
     other = torch.nn.Linear(2, 3)
-    other.load_state_dict(checkpoint.load_state(str(tmp_path / "state.pt")))
+    other.load_state_dict(files.load_state(str(tmp_path / "state.pt")))
     assert torch.equal(layer.weight, other.weight)
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_a_failing_write_leaves_the_old_file_and_no_debris(tmp_path, error):
     path = tmp_path / "state.pt"
-    checkpoint.save_state(path, STATE)
+    files.save_state(path, STATE)
     before = path.read_bytes()
 
     def half(aside):
@@ -52,16 +52,16 @@ def test_a_failing_write_leaves_the_old_file_and_no_debris(tmp_path, error):
         raise error
 
     with pytest.raises(error):
-        checkpoint.write_aside(path, half)
+        files.write_aside(path, half)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_failing_first_write_leaves_nothing(tmp_path):
     with pytest.raises(TypeError):
-        checkpoint.save_json(tmp_path / "content.json", {"set": {1, 2}})
+        files.save_json(tmp_path / "content.json", {"set": {1, 2}})
     with pytest.raises((AttributeError, pickle.PicklingError, TypeError)):
-        checkpoint.save_state(tmp_path / "state.pt", {"function": lambda: None})
+        files.save_state(tmp_path / "state.pt", {"function": lambda: None})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -74,7 +74,7 @@ def test_the_old_file_stands_until_the_new_one_is_whole(tmp_path):
         assert aside.parent == path.parent  # A rename across file systems would be a copy.
         assert path.read_text() == "old"
 
-    checkpoint.write_aside(path, write)
+    files.write_aside(path, write)
     assert path.read_text() == "new"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -88,7 +88,7 @@ def test_code_in_a_checkpoint_is_refused_and_not_run(tmp_path, save):
     path, harm = tmp_path / "state.pt", tmp_path / "harm"
     save({"weight": Code(harm)}, path)
     with pytest.raises(ValueError, match="not a readable checkpoint"):
-        checkpoint.load_state(path)
+        files.load_state(path)
     assert not harm.exists()
     torch.load(path, weights_only=False) if save is torch.save else pickle.loads(path.read_bytes())
     assert harm.exists(), "the file would have been harmless to a careless reader"
@@ -97,11 +97,11 @@ def test_code_in_a_checkpoint_is_refused_and_not_run(tmp_path, save):
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.1, 0.5, 0.9, 0.999])
 def test_a_file_cut_short_is_said_to_be_so(tmp_path, share):
     path = tmp_path / "state.pt"
-    checkpoint.save_state(path, STATE)
+    files.save_state(path, STATE)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
     with pytest.raises(ValueError, match="may be cut short"):
-        checkpoint.load_state(path)
+        files.load_state(path)
 
 
 @pytest.mark.parametrize(
@@ -111,23 +111,23 @@ def test_a_file_that_is_no_checkpoint_at_all_is_refused_in_the_same_words(tmp_pa
     path = tmp_path / "state.pt"
     path.write_bytes(content)
     with pytest.raises(ValueError, match="not a readable checkpoint"):
-        checkpoint.load_state(path)
+        files.load_state(path)
 
 
 @pytest.mark.parametrize("content", [[torch.ones(2)], {"epoch": 3}, torch.ones(2), {"a": {}}])
 def test_what_is_no_state_is_refused(tmp_path, content):
     torch.save(content, tmp_path / "state.pt")
     with pytest.raises(ValueError, match=r"tensors by name; .*state.pt holds something else"):
-        checkpoint.load_state(tmp_path / "state.pt")
+        files.load_state(tmp_path / "state.pt")
 
 
 def test_a_missing_file_and_a_folder_are_said_to_be_no_file(tmp_path):
     for path in (tmp_path / "none.pt", tmp_path):
         with pytest.raises(FileNotFoundError, match="there is none at"):
-            checkpoint.load_state(path)
+            files.load_state(path)
 
 
 def test_json_is_read_by_json(tmp_path):
-    checkpoint.save_json(tmp_path / "content.json", {"rate": 0.1, "names": ["a", "ß"]})
+    files.save_json(tmp_path / "content.json", {"rate": 0.1, "names": ["a", "ß"]})
     content = json.loads((tmp_path / "content.json").read_text())
     assert content == {"rate": 0.1, "names": ["a", "ß"]}

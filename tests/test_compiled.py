@@ -26,8 +26,7 @@ from torch import nn, optim
 from torch.optim import lr_scheduler
 from torch.testing import assert_close
 
-from bayesvae import compiled, tracing
-from bayesvae.compiled import Compiled, CompileError
+from bayesvae.compiler import Compiled, CompileError, compiled_function, lowering
 
 
 @pytest.fixture(autouse=True)
@@ -273,13 +272,13 @@ def test_arguments_in_a_dict_or_by_name_are_found():
 def test_compiled_steps_draw_anew_follow_the_seed_and_drop_out_in_training_alone(
     monkeypatch,
 ):
-    made, compiling = [], tracing.compiled
+    made, compiling = [], lowering.compiled
 
     def noted(*args):
         made.append(compiling(*args))
         return made[-1]
 
-    monkeypatch.setattr(tracing, "compiled", noted)
+    monkeypatch.setattr(lowering, "compiled", noted)
 
     def still(programs):
         return optim.SGD(programs.parameters(), lr=0.0)
@@ -302,7 +301,7 @@ def test_compiled_steps_draw_anew_follow_the_seed_and_drop_out_in_training_alone
 
 
 def test_without_a_compiler_one_line_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(tracing, "missing_compiler", lambda: "there is none; install g++")
+    monkeypatch.setattr(lowering, "missing_compiler", lambda: "there is none; install g++")
     with pytest.warns(RuntimeWarning, match="install g") as caught:
         run = descent(compile="auto", steps=12)
     assert len(caught) == 1
@@ -316,7 +315,7 @@ def test_a_failing_compiler_is_named_and_the_step_is_taken_as_written(monkeypatc
     def broken(*_):
         raise RuntimeError("no space left\nand more")
 
-    monkeypatch.setattr(tracing, "compiled", lambda *_: broken)
+    monkeypatch.setattr(lowering, "compiled", lambda *_: broken)
     with pytest.warns(RuntimeWarning, match="compiling failed: no space left"):
         run = descent(compile="auto", steps=12)
     require_same(descent(compile=False, steps=12), run)
@@ -346,9 +345,9 @@ def test_compiled_code_that_is_slower_is_given_up_in_silence(monkeypatch, second
         now[0] += seconds
         return outputs
 
-    monkeypatch.setattr(compiled, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(compiled_function, "time", SimpleNamespace(perf_counter=lambda: now[0]))
     monkeypatch.setattr(
-        tracing, "compiled", lambda record, _: lambda *x: taking(seconds, record(*x))
+        lowering, "compiled", lambda record, _: lambda *x: taking(seconds, record(*x))
     )
     square = Compiled(lambda x: [x**2], eager=lambda x: taking(1.0, [x**2]))
     for step in range(40):
@@ -360,10 +359,10 @@ def test_compiled_code_that_is_slower_is_given_up_in_silence(monkeypatch, second
 @pytest.mark.parametrize("compile", ["auto", True])
 def test_more_shapes_than_are_kept_run_as_written(compile, monkeypatch):
     made = []
-    monkeypatch.setattr(tracing, "compiled", lambda record, _: made.append(record) or record)
+    monkeypatch.setattr(lowering, "compiled", lambda record, _: made.append(record) or record)
     cube = Compiled(lambda x: [x**3], when=compile)
-    for size in range(2 * compiled.SHAPES):
+    for size in range(2 * compiled_function.SHAPES):
         for _ in range(8):
             x = torch.randn(size + 1)
             assert_close(cube(x)[0], x**3)
-    assert len(made) == compiled.SHAPES
+    assert len(made) == compiled_function.SHAPES

@@ -15,7 +15,7 @@ from pyro.nn import PyroModule, PyroSample
 from torch import nn
 
 from bayesvae import CompiledSVI, CompileError
-from bayesvae.calls import Reading
+from bayesvae.compiler.captured_tensors import Reading
 
 
 @pytest.fixture(autouse=True)

@@ -7,8 +7,8 @@ import torch
 from catalog import CATALOG
 
 from bayesvae import LogJoint, Pair
-from bayesvae.pair import evaluation_mode
-from bayesvae.trace import run
+from bayesvae.core.pair import evaluation_mode
+from bayesvae.core.trace import run
 
 CONTINUOUS = [
     "prior Mixture full",

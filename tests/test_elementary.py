@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from bayesvae import kernels, tracing
-from bayesvae.elementary import WRITTEN, compiler_pass, with_fast_elementary
+from bayesvae.compiler import lowering, tracing
+from bayesvae.compiler.kernels import gemm
+from bayesvae.compiler.kernels.elementary import WRITTEN, compiler_pass, with_fast_elementary
 
 pytestmark = pytest.mark.skipif(
-    tracing.missing_compiler() is not None, reason="needs a C++ compiler"
+    lowering.missing_compiler() is not None, reason="needs a C++ compiler"
 )
 UNIT = torch.finfo(torch.float32).eps
 NEAR = torch.logspace(-38, 0, 400, dtype=torch.float64)
@@ -23,7 +24,7 @@ ENDS = [0.0, -1.0, -2.0, math.inf, -math.inf, math.nan, 3e38]
 
 
 def compiled(function, x):
-    return tracing.compiled(tracing.record(lambda x: [function(x)], [x]))(x)[0]
+    return lowering.compiled(tracing.record(lambda x: [function(x)], [x]))(x)[0]
 
 
 @pytest.mark.parametrize("name", GRIDS)
@@ -79,7 +80,7 @@ def test_other_precisions_are_left_to_torch():
 def test_code_that_calls_an_older_kernel_is_not_taken_from_a_cache(tmp_path, monkeypatch):
     now, newer = compiler_pass().uuid(), tmp_path / "kernels.py"
     newer.write_text("other code")
-    monkeypatch.setattr(kernels, "__file__", str(newer))
+    monkeypatch.setattr(gemm, "__file__", str(newer))
     assert compiler_pass().uuid() != now
 
 

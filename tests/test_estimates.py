@@ -11,9 +11,9 @@ from rulers import drawn, guided, rotated, shifted
 from torch.testing import assert_close
 
 from bayesvae import log_evidence
-from bayesvae.estimates import TRUSTED, k_hat, tail_length, weights
+from bayesvae.core.estimates import TRUSTED, k_hat, tail_length, weights
+from bayesvae.evidence.proposals import GUIDE, PRIOR, mixture
 from bayesvae.pairs import PPCA
-from bayesvae.proposals import GUIDE, PRIOR, mixture
 
 SIZE = 4000
 

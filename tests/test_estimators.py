@@ -13,9 +13,9 @@ from problems import CONTINUOUS, DISCRETE
 from rulers import assert_moments
 
 from bayesvae import annealed_evidence, bracket, chains, log_evidence, proposals
-from bayesvae.ais import Annealing
-from bayesvae.ascent import Ascent
-from bayesvae.proposals import GUIDE, PRIOR
+from bayesvae.evidence import Annealing
+from bayesvae.evidence.proposals import GUIDE, PRIOR
+from bayesvae.optima import Ascent
 
 DATA = 20
 DEFENSIVE = proposals.mixture(GUIDE, PRIOR, shares=(0.8, 0.2))

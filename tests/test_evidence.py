@@ -21,9 +21,10 @@ from rulers import (
 )
 from torch import nn
 
-from bayesvae import Pair, evidence, log_evidence, memory, trace
-from bayesvae.estimates import Weights, mean_and_error, weights
-from bayesvae.evidence import elbo_per_datum
+from bayesvae import Pair, log_evidence
+from bayesvae.core import memory, trace
+from bayesvae.core.estimates import Weights, mean_and_error, weights
+from bayesvae.evidence import elbo_per_datum, importance
 from bayesvae.pairs import ppca
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
@@ -175,7 +176,7 @@ def calls(monkeypatch):
 def test_every_datum_gets_exactly_k_particles_within_the_budget(
     calls, monkeypatch, estimate, particles, draws
 ):
-    monkeypatch.setattr(evidence, "bytes_per_draw", lambda program, draws: 100)
+    monkeypatch.setattr(importance, "bytes_per_draw", lambda program, draws: 100)
     model = rotated()
     x = drawn(model, 23)
     result = estimate(ppca(model), x, particles=particles, memory=100 * draws)

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from bayesvae import distributions, families
+from bayesvae import families
+from bayesvae.core import distributions
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 LEADING = [(), (4,), (2, 3)]

@@ -8,7 +8,7 @@ from test_gaps import quiet
 from torch.testing import assert_close
 
 from bayesvae import families
-from bayesvae.ascent import Ascender, Ascent
+from bayesvae.optima import Ascender, Ascent
 
 
 def banana(u):

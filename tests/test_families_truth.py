@@ -6,9 +6,9 @@ from rulers import drawn, learnable, rotated, z_scores
 from test_families import EXACT, FAMILIES, diagonal
 from torch.testing import assert_close
 
-from bayesvae import check_pair, families, guides, tracing
-from bayesvae.compiled import Compiled
-from bayesvae.distributions import pathwise_mean
+from bayesvae import check_pair, families, guides
+from bayesvae.compiler import Compiled, tracing
+from bayesvae.core.distributions import pathwise_mean
 from bayesvae.pairs import ppca
 
 BOTH = [(name, dim) for name in FAMILIES for dim in (1, 2)]

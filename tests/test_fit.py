@@ -20,8 +20,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from bayesvae import Pair, data, families, fit, guides
 from bayesvae.objectives import elbo
-from bayesvae.optimizers import RowAdam
 from bayesvae.pairs import PPCA, ppca
+from bayesvae.training import RowAdam
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from torch.optim import Adam
 from torch.optim.lr_scheduler import ExponentialLR
 
 from bayesvae import Pair, compare, fit, log_evidence, objectives
-from bayesvae.ascent import Ascent
 from bayesvae.evidence import elbo_per_datum
-from bayesvae.optimizers import RowAdam
+from bayesvae.optima import Ascent
+from bayesvae.training import RowAdam
 
 SETTINGS = {
     "plain": {},

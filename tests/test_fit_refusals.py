@@ -14,7 +14,8 @@ from rulers import drawn, learnable, rotated, state_of
 from torch import nn
 from torch.optim import SGD, Adam
 
-from bayesvae import checkpoint, data, families, guides
+from bayesvae import data, families, guides
+from bayesvae.core import files
 from bayesvae.objectives import elbo
 from bayesvae.pairs import ppca
 
@@ -103,7 +104,7 @@ def test_a_loss_that_is_not_finite_names_step_and_site_and_spares_the_files(x, t
     cause = r"inf at step 4\. Cause: Site 'x' of the model: 12\.5%"
     with pytest.raises(FloatingPointError, match=cause):
         quiet(pair, source, elbo, epochs=9, out=tmp_path)
-    saved = checkpoint.load_state(tmp_path / "last.pt")
+    saved = files.load_state(tmp_path / "last.pt")
     assert all(torch.isfinite(value).all() for value in saved.values())
     assert all(torch.isfinite(value).all() for value in pair.state_dict().values())
     rows = table(tmp_path / "metrics.csv")

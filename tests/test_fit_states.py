@@ -10,10 +10,11 @@ from torch import nn
 from torch.optim import SGD, Adam
 from torch.utils.data import DataLoader, TensorDataset
 
-from bayesvae import checkpoint, families, guides
+from bayesvae import families, guides
+from bayesvae.core import files
+from bayesvae.core.trace import log_terms
 from bayesvae.objectives import elbo, linear_warmup
 from bayesvae.pairs import ppca
-from bayesvae.trace import log_terms
 
 
 @pytest.fixture
@@ -76,8 +77,8 @@ def test_best_is_the_epoch_of_the_highest_validation_score_and_last_is_the_end(x
     assert scores == sorted(scores, reverse=True)
     assert history.best == history.epochs[0]
     equal(history.last_state, state)
-    equal(checkpoint.load_state(tmp_path / "last.pt"), state)
-    equal(checkpoint.load_state(tmp_path / "best.pt"), history.best_state)
+    equal(files.load_state(tmp_path / "last.pt"), state)
+    equal(files.load_state(tmp_path / "best.pt"), history.best_state)
     after_one, _ = trained(x, optimizer=worse, epochs=1)
     equal(history.best_state, after_one)
     assert not torch.equal(*(s["model_part_0.loc"] for s in (history.best_state, state)))
@@ -118,7 +119,7 @@ def test_files_hold_the_metrics_and_states_that_give_identical_log_weights(x, tm
 
     other = learnable()
     assert not torch.equal(log_weights(other), log_weights(pair))
-    other.load_state_dict(checkpoint.load_state(tmp_path / "run" / "last.pt"))
+    other.load_state_dict(files.load_state(tmp_path / "run" / "last.pt"))
     assert torch.equal(log_weights(other), log_weights(pair))
 
 
@@ -160,6 +161,6 @@ def test_an_interruption_leaves_the_state_that_training_had_reached(x, steps, tm
             optimizer=partial(Interrupted, steps=steps),
             out=tmp_path,
         )
-    equal(checkpoint.load_state(tmp_path / "last.pt"), pair.state_dict())
+    equal(files.load_state(tmp_path / "last.pt"), pair.state_dict())
     assert (tmp_path / "best.pt").is_file()
     assert [int(row["step"]) for row in table(tmp_path / "metrics.csv")][-1] == steps

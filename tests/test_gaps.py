@@ -15,8 +15,8 @@ from rulers import (
 )
 
 from bayesvae import families, guides
-from bayesvae.ascent import Ascent
-from bayesvae.estimates import mean_and_error
+from bayesvae.core.estimates import mean_and_error
+from bayesvae.optima import Ascent
 from bayesvae.pairs import ppca
 
 

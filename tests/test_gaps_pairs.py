@@ -21,7 +21,7 @@ from rulers import (
 from torch import nn
 
 from bayesvae import Pair, families, guides, likelihoods, networks, priors
-from bayesvae.estimates import mean_and_error
+from bayesvae.core.estimates import mean_and_error
 from bayesvae.pairs import hierarchical
 
 

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from bayesvae import kernels, tracing
+from bayesvae.compiler import lowering, tracing
+from bayesvae.compiler.kernels import gemm
 
 pytestmark = pytest.mark.skipif(
-    tracing.missing_compiler() is not None, reason="needs a C++ compiler"
+    lowering.missing_compiler() is not None, reason="needs a C++ compiler"
 )
 EDGES = (1, 3, 8, 9, 16, 17, 33)
 """Around the tile: rows in eights, columns in halves, one or two vectors of up to sixteen."""
@@ -35,7 +36,7 @@ def test_the_kernel_multiplies_matrices_of_any_size_and_stays_inside_the_result(
     for rows, columns in SIZES:
         a, b = matrix(rows, inner, turned[0]), matrix(inner, columns, turned[1])
         out, whole = fenced(rows, columns)
-        kernels.product()(a, b, out)()
+        gemm.product()(a, b, out)()
         exact = (a.double() @ b.double()).float()
         assert_close(out, exact, rtol=1e-5, atol=1e-5)
         assert (whole[:32] == FENCE).all()
@@ -50,7 +51,7 @@ def product(bias, a, b, *how):
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("turned", LAYOUTS)
 def test_compiled_code_calls_the_kernel_and_it_equals_the_operator(turned, bias, positive):
-    assert kernels.product() is not None
+    assert gemm.product() is not None
     rows, inner, columns = 24, 5, 20
     a = matrix(*((inner, rows) if turned[0] else (rows, inner)), False)
     b = matrix(*((columns, inner) if turned[1] else (inner, columns)), False)
@@ -60,7 +61,7 @@ def test_compiled_code_calls_the_kernel_and_it_equals_the_operator(turned, bias,
     def function(*tensors):
         return [product(*([None] * (not bias)), *tensors, *turned, positive)]
 
-    run = tracing.compiled(tracing.record(function, given))
+    run = lowering.compiled(tracing.record(function, given))
     left, right = a.t() if turned[0] else a, b.t() if turned[1] else b
     exact = left.double() @ right.double() + (0.0 if shift is None else shift.double())
     exact = exact.clamp_min(0) if positive else exact
@@ -69,32 +70,32 @@ def test_compiled_code_calls_the_kernel_and_it_equals_the_operator(turned, bias,
 
 
 def test_a_view_of_some_columns_is_multiplied_as_it_stands():
-    assert kernels.product() is not None
+    assert gemm.product() is not None
     wide, b = matrix(12, 40, False), matrix(8, 10, False)
 
     def function(wide, b):
         return [torch.ops.bayesvae.product(wide[:, 4:12], b, None, False, False, False)]
 
-    run = tracing.compiled(tracing.record(function, [wide, b]))
+    run = lowering.compiled(tracing.record(function, [wide, b]))
     assert_close(run(wide, b)[0], wide[:, 4:12] @ b, rtol=1e-5, atol=1e-5)
 
 
 def test_what_is_no_number_stays_so_in_a_positive_part():
-    assert kernels.product() is not None
+    assert gemm.product() is not None
     given = torch.full((9, 4), torch.nan), torch.ones(4, 20)
     given = [matrix.float() for matrix in given]
 
     def function(a, b):
         return [torch.ops.bayesvae.product(a, b, None, False, False, True)]
 
-    assert tracing.compiled(tracing.record(function, given))(*given)[0].isnan().all()
+    assert lowering.compiled(tracing.record(function, given))(*given)[0].isnan().all()
 
 
 def test_a_machine_that_cannot_build_the_kernel_is_told_by_none(monkeypatch):
     def fails():
         raise RuntimeError("no such instruction")
 
-    kernels.product.cache_clear()
-    monkeypatch.setattr(kernels, "_built", fails)
-    assert kernels.product() is None
-    kernels.product.cache_clear()
+    gemm.product.cache_clear()
+    monkeypatch.setattr(gemm, "_built", fails)
+    assert gemm.product() is None
+    gemm.product.cache_clear()

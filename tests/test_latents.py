@@ -11,7 +11,7 @@ from rulers import counts, drawn, rates, rotated, shifted
 from torch import nn
 from torch.testing import assert_close
 
-from bayesvae.latents import Coordinates, Standardised
+from bayesvae.core.coordinates import Coordinates, Standardised
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 

@@ -7,7 +7,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from bayesvae import log_evidence, pairs, priors
-from bayesvae.trace import log_terms
+from bayesvae.core.trace import log_terms
 
 WIDTHS = (5, 3, 2, 1)  # features of x, z1, z2, z3
 NOISE = (0.5, 0.7, 0.9)

@@ -14,11 +14,11 @@ from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from bayesvae import Pair, check_pair, compare, data, families, fit, guides, log_evidence
-from bayesvae.distributions import pyro_ready
+from bayesvae.core.distributions import pyro_ready
+from bayesvae.core.trace import log_terms
 from bayesvae.evidence import elbo_per_datum
 from bayesvae.objectives import elbo
 from bayesvae.pairs import ppca
-from bayesvae.trace import log_terms
 
 quiet = {"progress": False}
 

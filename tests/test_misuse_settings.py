@@ -18,7 +18,7 @@ from bayesvae import (
     log_evidence,
     proposals,
 )
-from bayesvae.ascent import Ascent
+from bayesvae.optima import Ascent
 
 SHORT = Ascent(particles=2, stages=1, window=2, windows=1)
 

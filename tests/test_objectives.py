@@ -12,9 +12,9 @@ from pyro.infer import RenyiELBO, Trace_ELBO, TraceGraph_ELBO, TraceMeanField_EL
 from torch import nn
 from torch.testing import assert_close
 
+from bayesvae.core.programs import kl_weighted, sized
+from bayesvae.core.trace import log_terms
 from bayesvae.objectives import elbo, is_pathwise, linear_warmup, per_datum
-from bayesvae.programs import kl_weighted, sized
-from bayesvae.trace import log_terms
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 

@@ -16,7 +16,7 @@ from torch import nn
 from torch.distributions import constraints, transform_to
 from torch.testing import assert_close
 
-from bayesvae.pair import Pair
+from bayesvae.core.pair import Pair
 
 
 def copies(parameters):

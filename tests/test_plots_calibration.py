@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from torch.testing import assert_close
 
 from bayesvae import plots
-from bayesvae.calibration import Calibration
-from bayesvae.verdicts import DENSITIES, findings
+from bayesvae.diagnose import Calibration
+from bayesvae.diagnose.findings import DENSITIES, findings
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from torch.nn import functional
 from torch.testing import assert_close
 
 from bayesvae import CompiledSVI
-from bayesvae.precision import in_precision, require_networks
+from bayesvae.core.precision import in_precision, require_networks
 
 ROUNDING = torch.finfo(torch.bfloat16).eps
 

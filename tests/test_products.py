@@ -7,23 +7,23 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.testing import assert_close
 
-from bayesvae import kernels, products
+from bayesvae.compiler.kernels import autotuning, gemm
 
 LARGE, SMALL = 160, 8
 CLOSE = {"rtol": 1e-5, "atol": 1e-5 * LARGE**0.5}
 
 
-WAYS = [products._own, products._by_onednn]
+WAYS = [autotuning._own, autotuning._by_onednn]
 """Ways other than torch's usual one."""
-USUAL, TRIED = products._usual, ["_usual", "_own", "_by_onednn"]
+USUAL, TRIED = autotuning._usual, ["_usual", "_own", "_by_onednn"]
 
 
 @pytest.fixture(params=WAYS, ids=lambda way: way.__name__)
 def way(request, monkeypatch):
     """A way to multiply that wins every trial, so that tests do not depend on the machine."""
-    if request.param is products._by_onednn and not products._AVAILABLE:
+    if request.param is autotuning._by_onednn and not autotuning._AVAILABLE:
         pytest.skip("torch was built without oneDNN")
-    monkeypatch.setattr(products, "_fastest", lambda *_: request.param)
+    monkeypatch.setattr(autotuning, "_fastest", lambda *_: request.param)
     return request.param
 
 
@@ -37,7 +37,7 @@ def chosen(function, *tensors):
     """The function as a graph with the choice made, and whether any product was changed."""
     module = make_fx(function)(*tensors)
     before = str(module.graph)
-    products.with_fastest_products(module.graph)
+    autotuning.with_fastest_products(module.graph)
     module.graph.lint()
     module.recompile()
     return module, str(module.graph) != before
@@ -96,7 +96,7 @@ def twice_used(x, weight, shift):
 
 @pytest.mark.parametrize(("function", "left"), [(layer, 0), (twice_used, 1)])
 def test_a_positive_part_is_taken_in_where_nothing_else_is_asked_for(monkeypatch, function, left):
-    monkeypatch.setattr(products, "_fastest", lambda *_: products._own)
+    monkeypatch.setattr(autotuning, "_fastest", lambda *_: autotuning._own)
     shift = torch.randn(LARGE, dtype=torch.float32)
     given = matrix(SMALL, LARGE), matrix(LARGE, LARGE), shift
     module, _ = chosen(function, *given)
@@ -151,24 +151,24 @@ def test_weights_of_a_sum_are_not_lost_where_the_shift_is_a_vector(way):
 def tried(monkeypatch):
     """The ways that a trial compares, with seconds that the test decides; nothing remembered."""
     ways, seconds = [], [1.0, 2.0, 3.0]
-    products._fastest.cache_clear()
+    autotuning._fastest.cache_clear()
 
     def took(each, *_):
         ways.append([way.__name__ for way in each])
         return seconds[: len(each)]
 
-    monkeypatch.setattr(products, "_seconds", took)
+    monkeypatch.setattr(autotuning, "_seconds", took)
     yield ways, seconds
-    products._fastest.cache_clear()
+    autotuning._fastest.cache_clear()
 
 
 def fastest(size, dtype=torch.float32):
     """What a trial of products (size, LARGE) (LARGE, size) decides."""
     a, b = (
-        products.Layout((size, LARGE), False, dtype),
-        products.Layout((LARGE, size), False, dtype),
+        autotuning.Layout((size, LARGE), False, dtype),
+        autotuning.Layout((LARGE, size), False, dtype),
     )
-    return products._fastest(a, b, 1)
+    return autotuning._fastest(a, b, 1)
 
 
 @pytest.mark.parametrize(
@@ -181,20 +181,20 @@ def fastest(size, dtype=torch.float32):
     ],
 )
 def test_other_ways_are_tried_at_products_of_float32(tried, monkeypatch, size, dtype, ways):
-    monkeypatch.setattr(products, "_AVAILABLE", True)
+    monkeypatch.setattr(autotuning, "_AVAILABLE", True)
     fastest(size, dtype)
     assert tried[0] == [ways]
 
 
 def test_a_process_without_onednn_does_not_try_it(tried, monkeypatch):
-    monkeypatch.setattr(products, "_AVAILABLE", False)
+    monkeypatch.setattr(autotuning, "_AVAILABLE", False)
     fastest(LARGE)
     assert tried[0] == [["_usual", "_own"]]
 
 
 def test_a_process_that_cannot_build_the_kernel_does_without(tried, monkeypatch):
-    monkeypatch.setattr(kernels, "product", lambda: None)
-    monkeypatch.setattr(products, "_AVAILABLE", False)
+    monkeypatch.setattr(gemm, "product", lambda: None)
+    monkeypatch.setattr(autotuning, "_AVAILABLE", False)
     assert fastest(LARGE) is USUAL
     assert tried[0] == [["_usual"]]
 
@@ -202,15 +202,15 @@ def test_a_process_that_cannot_build_the_kernel_does_without(tried, monkeypatch)
 @pytest.mark.parametrize(
     ("seconds", "best"),
     [
-        ([1.0, 0.5, 0.7], products._own),
-        ([1.0, 1.05, 1.0], products._own),
-        ([1.0, 0.7, 0.5], products._by_onednn),
+        ([1.0, 0.5, 0.7], autotuning._own),
+        ([1.0, 1.05, 1.0], autotuning._own),
+        ([1.0, 0.7, 0.5], autotuning._by_onednn),
         ([1.0, 1.2, 0.97], USUAL),
         ([1.0, 2.0, 3.0], USUAL),
     ],
 )
 def test_the_fastest_way_is_chosen_the_own_one_where_they_tie(tried, monkeypatch, seconds, best):
-    monkeypatch.setattr(products, "_AVAILABLE", True)
+    monkeypatch.setattr(autotuning, "_AVAILABLE", True)
     tried[1][:] = seconds
     for _ in range(2):
         assert fastest(LARGE) is best
@@ -218,21 +218,21 @@ def test_the_fastest_way_is_chosen_the_own_one_where_they_tie(tried, monkeypatch
 
 
 def test_the_usual_way_leaves_the_graph_as_it_is(monkeypatch):
-    monkeypatch.setattr(products, "_fastest", lambda *_: USUAL)
+    monkeypatch.setattr(autotuning, "_fastest", lambda *_: USUAL)
     assert not chosen(torch.mm, matrix(LARGE, LARGE), matrix(LARGE, LARGE))[1]
 
 
 def test_a_trial_is_on_the_processor_whatever_device_is_the_usual_one(tried):
     with torch.device("meta"):
-        assert products.Layout((2, 3), True, torch.float32).filled().is_cpu
+        assert autotuning.Layout((2, 3), True, torch.float32).filled().is_cpu
         assert fastest(LARGE) in (USUAL, *WAYS)
 
 
 def test_a_real_trial_draws_no_random_numbers_and_finds_a_way():
-    products._fastest.cache_clear()
+    autotuning._fastest.cache_clear()
     a = matrix(LARGE, SMALL)
     before = torch.get_rng_state()
     module, _ = chosen(torch.mm, a.t(), a)
     assert torch.equal(torch.get_rng_state(), before)
     assert_close(module(a.t(), a), a.t() @ a, **CLOSE)
-    assert products._fastest.cache_info().currsize == 1
+    assert autotuning._fastest.cache_info().currsize == 1

@@ -19,13 +19,13 @@ from rulers import (
 )
 from torch.testing import assert_close
 
-from bayesvae import Annealing, Pair, annealed_evidence, evidence, families, log_evidence
-from bayesvae.ascent import Ascender, Ascent
-from bayesvae.estimates import mean_and_error
-from bayesvae.evidence import elbo_per_datum
-from bayesvae.latents import Coordinates
+from bayesvae import Annealing, Pair, annealed_evidence, families, log_evidence
+from bayesvae.core.coordinates import Coordinates
+from bayesvae.core.estimates import mean_and_error
+from bayesvae.evidence import elbo_per_datum, importance
+from bayesvae.evidence.proposals import GUIDE, PRIOR, Budget, mixture, optimum
+from bayesvae.optima import Ascender, Ascent
 from bayesvae.pairs import ppca
-from bayesvae.proposals import GUIDE, PRIOR, Budget, mixture, optimum
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 FULL, DIAGONAL = families.MultivariateNormal, families.Normal
@@ -229,7 +229,7 @@ def test_rows_are_fitted_once_a_batch_and_not_once_a_chunk_of_draws(monkeypatch)
         return climb(self, rows, *context)
 
     monkeypatch.setattr(Ascender, "__call__", counted)
-    monkeypatch.setattr(evidence, "bytes_per_draw", lambda program, draws: 1)
+    monkeypatch.setattr(importance, "bytes_per_draw", lambda program, draws: 1)
     model = rotated()
     x = drawn(model, 23)
     proposal = mixture(optimum(FULL, QUICK), PRIOR)
@@ -245,7 +245,7 @@ def test_what_was_found_for_one_batch_is_not_baked_into_what_is_compiled(family,
     graph_alone(monkeypatch)
     model = rotated()
     x, pair = drawn(model, 40), shifted(model)
-    monkeypatch.setattr(evidence, "bytes_per_draw", lambda program, draws: 1)
+    monkeypatch.setattr(importance, "bytes_per_draw", lambda program, draws: 1)
     found = []
     for compile in (False, True):
         torch.manual_seed(0)

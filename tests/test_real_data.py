@@ -10,7 +10,7 @@ import torch
 from pyro.infer import SVI, Trace_ELBO, TraceMeanField_ELBO
 
 from bayesvae import compare, data, families, fit, guides, likelihoods, networks, pairs, priors
-from bayesvae.estimates import mean_and_error
+from bayesvae.core.estimates import mean_and_error
 
 
 @pytest.fixture(autouse=True)

@@ -9,9 +9,10 @@ from matplotlib.figure import Figure
 from rulers import covariance, drawn, kl_to_posterior, rotated, shifted
 from torch.testing import assert_close
 
-from bayesvae import Pair, families, views
+from bayesvae import Pair, families
+from bayesvae.gaps import pictures
+from bayesvae.optima import Semi
 from bayesvae.pairs import ppca
-from bayesvae.semi import Semi
 
 ALWAYS = ["gaps", "ordered_gaps", "gaps_against_evidence"]
 
@@ -43,7 +44,7 @@ def test_the_worst_data_are_reconstructed_from_the_guides_code_and_from_that_of_
     """Catches rows of other data, another family, and coordinates not carried back."""
     model, data, result = shifted_comparison()
     split = result.splits["unseen"]
-    figure = views.worst_data(shifted(model, SHIFT), split, names="abcde")
+    figure = pictures.worst_data(shifted(model, SHIFT), split, names="abcde")
     x = data["unseen"]
     worst = split.inference_gap.argsort(descending=True)[:10]
     assert [int(axes.get_title("left").split(",")[0].split()[1]) for axes in figure.axes] == (
@@ -64,7 +65,7 @@ def test_numbers_over_the_panels_are_the_divergences_of_each_q_from_the_exact_po
     x = drawn(model, 12)
     kinds = (families.Normal, families.MultivariateNormal, families.Flow)
     pair, split = compared(shifted(model, SHIFT), x, *kinds, semi=Semi((1, 5)))
-    figure = views.posterior_panels(pair, split)
+    figure = pictures.posterior_panels(pair, split)
     names = ["Normal", "MultivariateNormal", "Flow"]
     titles = [" ".join(axes.get_title().split()) for axes in figure.axes[:5]]
     assert titles == ["guide", *(f"{name} q*" for name in names), "semi-amortized, 5 steps"]
@@ -111,14 +112,14 @@ def one_latent(support):
 def test_posteriors_are_drawn_of_latents_that_are_the_plane_itself(support, drawn):
     x = torch.rand(6, 2) + 0.5
     pair, split = compared(one_latent(support), x, families.Normal)
-    assert (views.posterior_panels(pair, split) is not None) == drawn
-    assert views.worst_data(pair, split) is not None, "means are to be had of either"
+    assert (pictures.posterior_panels(pair, split) is not None) == drawn
+    assert pictures.worst_data(pair, split) is not None, "means are to be had of either"
 
 
 def test_codes_of_constrained_latents_are_inside_their_support():
     x = torch.rand(6, 2) + 0.5
     pair, split = compared(one_latent("positive"), x, families.Normal)
-    line = views.worst_data(pair, split).axes[0].lines[2].get_ydata()
+    line = pictures.worst_data(pair, split).axes[0].lines[2].get_ydata()
     kept, worst = split.posteriors, split.inference_gap.argmax()
     family, rows = kept.members["Normal"]
     code = (kept.loc + kept.scale * family(rows).mean).exp()[worst]
@@ -129,7 +130,7 @@ def test_of_a_pair_without_families_or_a_drawable_datum_nothing_more_is_drawn():
     model = rotated()
     pair, split = compared(ppca(model), drawn(model, 6))
     assert split.posteriors is None
-    assert views.worst_data(pair, split) is views.posterior_panels(pair, split) is None
+    assert pictures.worst_data(pair, split) is pictures.posterior_panels(pair, split) is None
 
 
 def test_where_the_likelihood_has_no_known_mean_the_worst_data_are_left_out():

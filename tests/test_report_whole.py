@@ -16,10 +16,10 @@ from test_gaps_pairs import Tutorial
 from torch import nn
 
 from bayesvae import Annealing, Pair, Semi, families, guides, proposals
-from bayesvae.ascent import Ascent
-from bayesvae.estimates import mean_and_error
+from bayesvae.core.estimates import mean_and_error
+from bayesvae.gaps.costs import Price, semi_price
+from bayesvae.optima import Ascent
 from bayesvae.pairs import ppca
-from bayesvae.prices import Price, semi_price
 
 QUICK = Annealing(temperatures=40, leapfrogs=4, pilot=15)
 
@@ -88,7 +88,7 @@ def test_annealing_that_cannot_start_at_a_guide_is_refused_before_any_work(monke
 
     pair, x = ppca(model, guide), drawn(model, 5)
     with monkeypatch.context() as patch:
-        patch.setattr("bayesvae.gaps._compared", lambda *_: pytest.fail("worked"))
+        patch.setattr("bayesvae.gaps.decomposition._compared", lambda *_: pytest.fail("worked"))
         with pytest.raises(ValueError, match="auxiliary latents"):
             quiet(pair, x, ascent=SHORT, annealing=QUICK)
     prior = QUICK._replace(start=proposals.PRIOR)

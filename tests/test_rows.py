@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from bayesvae import families, guides
 from bayesvae.objectives import elbo
-from bayesvae.optimizers import RowAdam
 from bayesvae.pairs import ppca
+from bayesvae.training import RowAdam
 
 
 @pytest.fixture

@@ -8,14 +8,9 @@ import torch
 from test_rulers_exact import EXACT, FEATURES, LATENTS, STATES, factors, mixture, tril
 from torch.testing import assert_close
 
-from bayesvae import trace
+from bayesvae.core import trace
 from bayesvae.pairs import PPCA
-from bayesvae.rulers import (
-    CategoricalComponents,
-    FactorAnalysis,
-    NormalComponents,
-    SharedMean,
-)
+from bayesvae.rulers import CategoricalComponents, FactorAnalysis, NormalComponents, SharedMean
 
 
 @pytest.fixture(autouse=True)

@@ -10,11 +10,10 @@ from torch import nn
 from torch.func import functional_call, grad, vmap
 from torch.testing import assert_close
 
-from bayesvae import trace
-from bayesvae.check import check_pair
+from bayesvae.core import trace
+from bayesvae.core.coordinates import Coordinates
+from bayesvae.core.programs import sampled
 from bayesvae.evidence import log_evidence
-from bayesvae.latents import Coordinates
-from bayesvae.programs import sampled
 from bayesvae.rulers import (
     CategoricalComponents,
     FactorAnalysis,
@@ -25,6 +24,7 @@ from bayesvae.rulers import (
     SharedMean,
     StateSpace,
 )
+from bayesvae.training import check_pair
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 BATCH, STEPS, FEATURES, LATENTS, STATES = 5, 4, 3, 2, 3

@@ -11,10 +11,10 @@ from rulers import drawn, kl_to_posterior, rotated, shifted
 from torch.testing import assert_close
 
 from bayesvae import families, guides, likelihoods, networks, pairs, priors
-from bayesvae.latents import Coordinates
-from bayesvae.pair import Pair
+from bayesvae.core.coordinates import Coordinates
+from bayesvae.core.pair import Pair
+from bayesvae.core.programs import given
 from bayesvae.pairs import PPCA, ppca
-from bayesvae.programs import given
 from bayesvae.rulers import SharedMean, quadrature
 from bayesvae.rulers.boxes import TAIL, Box, Frame, Values, covering
 

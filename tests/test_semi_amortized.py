@@ -9,8 +9,8 @@ from torch import nn
 from torch.testing import assert_close
 
 from bayesvae import CompiledSVI, compare, families, fit, guides, log_evidence, networks
+from bayesvae.core.trace import log_terms
 from bayesvae.pairs import ppca
-from bayesvae.trace import log_terms
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 

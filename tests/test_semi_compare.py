@@ -8,8 +8,8 @@ from comparing import SHORT, quiet
 from rulers import diagonal_optimum, drawn, kl_to_posterior, rotated, shifted
 
 from bayesvae import Semi, families, guides, networks
-from bayesvae.estimates import mean_and_error
-from bayesvae.optima import route_of
+from bayesvae.core.estimates import mean_and_error
+from bayesvae.gaps.batch_search import route_of
 from bayesvae.pairs import ppca
 
 STEPS = (0, 1, 5, 20, 80)

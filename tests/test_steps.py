@@ -28,8 +28,8 @@ from torch import nn, optim
 from torch.optim import lr_scheduler
 from torch.testing import assert_close
 
-from bayesvae.optimizers import RowAdam
-from bayesvae.steps import Step
+from bayesvae.compiler import Step
+from bayesvae.training import RowAdam
 
 
 @pytest.fixture(autouse=True)

@@ -8,9 +8,9 @@ from catalog import BATCH, CATALOG, FEATURES, LATENTS, SIZE, ByHand, Case, Maske
 from pyro import poutine
 from torch.testing import assert_close
 
-from bayesvae.dependence import guide_parameters
-from bayesvae.programs import given, kl_weighted, sampled, sized
-from bayesvae.trace import draws, log_joint, log_terms, run
+from bayesvae.core.dependence import guide_parameters
+from bayesvae.core.programs import given, kl_weighted, sampled, sized
+from bayesvae.core.trace import draws, log_joint, log_terms, run
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 

@@ -13,9 +13,11 @@ from descents import Toy, descent, require_same, without_the_compiler
 from torch import nn
 from torch.testing import assert_close
 
-from bayesvae import tracing
-from bayesvae.compiled import Compiled, CompileError
-from bayesvae.tracing import chained, decided, first_difference, missing_compiler, place_of, record
+from bayesvae.compiler import Compiled, CompileError, decided, lowering
+from bayesvae.compiler.agreement import first_difference
+from bayesvae.compiler.lowering import missing_compiler
+from bayesvae.compiler.program_lines import place_of
+from bayesvae.compiler.tracing import chained, record
 
 
 @pytest.fixture(autouse=True)
@@ -259,9 +261,9 @@ def test_the_place_of_an_error_is_the_last_line_outside_of_the_libraries():
 
 
 def test_a_compiler_is_asked_for_by_name_where_none_is_found(monkeypatch):
-    monkeypatch.setattr(tracing.shutil, "which", lambda name: None)
+    monkeypatch.setattr(lowering.shutil, "which", lambda name: None)
     assert "install one (g++ or clang++)" in missing_compiler()
-    monkeypatch.setattr(tracing.shutil, "which", lambda name: name == "g++" or None)
+    monkeypatch.setattr(lowering.shutil, "which", lambda name: name == "g++" or None)
     assert missing_compiler() is None
 
 

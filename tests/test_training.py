@@ -16,8 +16,8 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from bayesvae import compare, compare_training, families, fit, guides, routes
 from bayesvae.objectives import elbo
-from bayesvae.optimizers import RowAdam
 from bayesvae.pairs import PPCA
+from bayesvae.training import RowAdam
 
 FAMILY = families.Normal(2)
 SEEN, UNSEEN = (drawn(rotated(), size, seed).double() for size, seed in ((40, 1), (12, 2)))

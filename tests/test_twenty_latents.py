@@ -5,8 +5,8 @@ from comparing import quiet
 from rulers import drawn, rotated, shifted
 
 from bayesvae import annealed_evidence, families, log_evidence
-from bayesvae.ais import Annealing
-from bayesvae.proposals import GUIDE, PRIOR
+from bayesvae.evidence import Annealing
+from bayesvae.evidence.proposals import GUIDE, PRIOR
 
 WITHIN = 0.05
 """Nats."""

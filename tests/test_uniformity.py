@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from bayesvae.uniformity import Uniform, holm, scores, symmetry_p_values, two_sided
+from bayesvae.diagnose.uniformity import Uniform, holm, scores, symmetry_p_values, two_sided
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 

@@ -12,7 +12,7 @@ from jsonargparse.typing import (
 
 from bayesvae.cli.help import Parser
 from bayesvae.cli.parts import PARTS
-from bayesvae.compiled import When
+from bayesvae.compiler import When
 
 Share = restricted_number_type("Share", float, [(">=", 0), ("<", 1)])
 Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**63)])

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from bayesvae import guides, likelihoods, networks, pairs
 from bayesvae.cli.facts import Facts
-from bayesvae.dependence import rows_of
+from bayesvae.core.dependence import rows_of
+from bayesvae.core.pair import Pair
 from bayesvae.families import Family
-from bayesvae.pair import Pair
 
 
 def build(config: Namespace, facts: Facts, seen: Tensor | None = None) -> Pair:

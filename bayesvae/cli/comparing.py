@@ -8,7 +8,7 @@ from jsonargparse import Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from matplotlib.figure import Figure
 
-from bayesvae import checkpoint, plots
+from bayesvae import plots
 from bayesvae.cli import runs
 from bayesvae.cli.arguments import COMPILE, compile_argument, rebuilding_parser
 from bayesvae.cli.estimators import annealing_of, refuse_walking
@@ -18,11 +18,11 @@ from bayesvae.cli.help import Parser
 from bayesvae.cli.mistakes import nearest
 from bayesvae.cli.output import named, require_writable, unused
 from bayesvae.cli.parts import PARTS, imported
-from bayesvae.estimates import mean_and_error
+from bayesvae.core import files
+from bayesvae.core.estimates import mean_and_error
 from bayesvae.families import Family
-from bayesvae.gaps import compare
-from bayesvae.report import Comparison
-from bayesvae.semi import Semi
+from bayesvae.gaps import Comparison, compare
+from bayesvae.optima import Semi
 
 
 def compare_parser() -> Parser:
@@ -119,7 +119,7 @@ def run_compare(options: Namespace) -> None:
 
 def _save(comparison: Comparison, figures: Mapping[str, Figure], folder: Path) -> None:
     text = f"{comparison}\n"
-    checkpoint.write_aside(folder / "gaps.txt", lambda aside: aside.write_text(text))
+    files.write_aside(folder / "gaps.txt", lambda aside: aside.write_text(text))
     for name, figure in figures.items():
         plots.save(figure, folder / "figures" / f"{name}.png")
     runs.write_summary(folder, _gap_figures(comparison) | {"comparison": _details(comparison)})

@@ -4,13 +4,11 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from bayesvae.ais import Annealing
-from bayesvae.brackets import annealed_evidence
 from bayesvae.cli.arguments import COMPILE
-from bayesvae.estimates import TRUSTED, Estimate
-from bayesvae.evidence import log_evidence
-from bayesvae.pair import Pair
-from bayesvae.proposals import GUIDE, PRIOR, Proposal, mixture, optimum
+from bayesvae.core.estimates import TRUSTED, Estimate
+from bayesvae.core.pair import Pair
+from bayesvae.evidence import Annealing, annealed_evidence, log_evidence
+from bayesvae.evidence.proposals import GUIDE, PRIOR, Proposal, mixture, optimum
 
 _OPTIMUM = optimum()
 PROPOSALS: dict[str, Proposal] = {

@@ -7,15 +7,16 @@ from typing import Any
 import torch
 from jsonargparse import Namespace
 
-from bayesvae import checkpoint, plots
-from bayesvae.brackets import Bracket, bracket
-from bayesvae.calibration import LEVELS, Calibration, calibrate
+from bayesvae import plots
 from bayesvae.cli import runs
 from bayesvae.cli.arguments import COMPILE
 from bayesvae.cli.estimators import PROPOSALS, annealing_of, path_entries, path_in_words
 from bayesvae.cli.examine import opened
 from bayesvae.cli.output import named, unused, write_csv
-from bayesvae.estimates import TRUSTED, mean_and_error
+from bayesvae.core import files
+from bayesvae.core.estimates import TRUSTED, mean_and_error
+from bayesvae.diagnose import LEVELS, Calibration, calibrate
+from bayesvae.evidence import Bracket, bracket
 
 
 def run_bracket(options: Namespace) -> None:
@@ -32,7 +33,7 @@ def run_bracket(options: Namespace) -> None:
     figures = {k: v for name, values in sides.items() for k, v in _mean(name, values).items()}
     entries = _entries(options) | {"proposal": options.proposal} | path_entries(path) | figures
     more = {"seconds": round(found.seconds, 2), "given": found.lower.given}
-    checkpoint.save_json(folder / "bracket.json", entries | more)
+    files.save_json(folder / "bracket.json", entries | more)
     stderr = torch.hypot(found.lower.stderr, found.upper.stderr)
     axes = plots.bracketed(found.lower.value, found.width, stderr)
     plots.save(axes.figure, folder / "bracket.png")
@@ -47,9 +48,9 @@ def run_calibrate(options: Namespace) -> None:
     found = calibrate(run.pair, options.data_count, event, draws=options.draws, **how)
     print(found)
     text = f"{found}\n"
-    checkpoint.write_aside(folder / "calibration.txt", lambda aside: aside.write_text(text))
+    files.write_aside(folder / "calibration.txt", lambda aside: aside.write_text(text))
     found.to_csv(folder / "ranks.csv")
-    checkpoint.save_json(folder / "calibration.json", _entries(options) | _findings(found))
+    files.save_json(folder / "calibration.json", _entries(options) | _findings(found))
     plots.save(found.figure(), folder / "calibration.png")
     names = ("calibration.txt", "ranks.csv", "calibration.json", "calibration.png")
     print(f"\nWritten to {folder}: {', '.join(names)}")

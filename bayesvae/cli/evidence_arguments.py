@@ -4,10 +4,10 @@ from typing import Any
 
 from jsonargparse.typing import PositiveInt
 
-from bayesvae.ais import Annealing
 from bayesvae.cli.arguments import compile_argument, other_data_arguments, rebuilding_parser
 from bayesvae.cli.estimators import PROPOSALS
 from bayesvae.cli.help import Parser
+from bayesvae.evidence import Annealing
 
 _DRAWN = "data to draw from the run's model"
 

@@ -6,22 +6,15 @@ import torch
 from jsonargparse import Namespace
 from torch import Tensor
 
-from bayesvae import checkpoint
 from bayesvae.cli import pictures, runs
 from bayesvae.cli.arguments import COMPILE
 from bayesvae.cli.build import serves_unseen
 from bayesvae.cli.estimators import described, evidence_of, in_words, refuse_walking
 from bayesvae.cli.mistakes import nearest
-from bayesvae.cli.output import (
-    device_of,
-    named,
-    remarks,
-    show,
-    unused,
-    write_csv,
-)
+from bayesvae.cli.output import device_of, named, remarks, show, unused, write_csv
 from bayesvae.cli.source import Labelled, Prepared, others, prepare, refuse_reading
-from bayesvae.estimates import Estimate
+from bayesvae.core import files
+from bayesvae.core.estimates import Estimate
 from bayesvae.evidence import elbo_per_datum
 
 
@@ -43,7 +36,7 @@ def run_evaluate(options: Namespace) -> None:
     facts = {"data": options.data or run.facts.source, "split": name, "evaluated_data": len(x)}
     more = {"particles": options.particles, "seed": options.seed, "given": evidence.given}
     more |= described(evidence, options)
-    checkpoint.save_json(out.with_suffix(".json"), facts | figures | more)
+    files.save_json(out.with_suffix(".json"), facts | figures | more)
     print(f"{len(x):,} data ({name}), {options.particles:,} draws each. Nats per datum:")
     show(figures)
     print(f"log_evidence by {in_words(options)}, a lower bound in expectation")

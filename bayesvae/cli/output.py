@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bayesvae import checkpoint
+from bayesvae.core import files
 
 _DEVICES = ("cpu", "cuda", "mps")
 
@@ -92,4 +92,4 @@ def write_csv(path: Path, columns: Mapping[str, Tensor]) -> None:
     writer = csv.writer(text)
     writer.writerow(columns)
     writer.writerows(zip(*(column.tolist() for column in columns.values()), strict=True))
-    checkpoint.write_aside(path, lambda aside: aside.write_text(text.getvalue()))
+    files.write_aside(path, lambda aside: aside.write_text(text.getvalue()))

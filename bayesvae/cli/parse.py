@@ -264,7 +264,8 @@ def _class_of(parser: Parser, key: str, given: Sequence[Given]) -> type | None:
     if path is None:
         return None
     known = PARTS[key].classes
-    own = {f"{each.__module__}.{name}": each for name, each in known.items()} | known
+    home = PARTS[key].home.__name__
+    own = {f"{home}.{name}": each for name, each in known.items()} | known
     if path in own:
         return own[path]
     torchs = path.startswith("torch.") and key not in _NETWORKS

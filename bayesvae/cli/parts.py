@@ -17,20 +17,20 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from bayesvae import families, guides, likelihoods, networks, priors
+from bayesvae import families, guides, likelihoods, networks, pairs, priors
 from bayesvae.cli.mistakes import nearest
-from bayesvae.pairs import linear
 
 
 class Part(NamedTuple):
     """One place in a pair that a class fills.
 
     Attributes:
-        home: the module with the package's own classes for it.
+        home: the folder that offers the package's own classes for it.
         base: what a class must be.
         supplied: constructor arguments that the program fills in.
         what: the place in words.
         absent: one of the home's classes that has no place here.
+        methods: what a class must have besides.
     """
 
     home: ModuleType
@@ -38,12 +38,17 @@ class Part(NamedTuple):
     supplied: frozenset[str]
     what: str
     absent: str = ""
+    methods: tuple[str, ...] = ()
 
     @property
     def classes(self) -> dict[str, type]:
         """The package's own classes for this place, by name."""
         found = classes(self.home, self.base)
-        return {name: each for name, each in found.items() if name != self.absent}
+        return {
+            name: each
+            for name, each in found.items()
+            if name != self.absent and all(hasattr(each, method) for method in self.methods)
+        }
 
 
 _NETWORK = frozenset({"inputs", "image", "outputs", "output_bias"})
@@ -67,10 +72,11 @@ PARTS = {
         networks, nn.Module, _NETWORK, "network from z to those of p(x | z)", "ConvEncoder"
     ),
     "pair": Part(
-        linear,
+        pairs,
         nn.Module,
         frozenset({"event", "latent", "data", "size", "weight", "loc", "scale"}),
         "instead of all parts above: a class with programs `model` and `guide`",
+        methods=("model", "guide"),
     ),
 }
 _INNER = {"prior.family": families}
@@ -86,14 +92,12 @@ def is_own(path: str) -> bool:
 
 
 def classes(home: ModuleType, base: type = object) -> dict[str, type]:
-    """The concrete classes that a module of parts defines, by name."""
+    """The concrete classes that a folder of parts offers, by name."""
+    offered = ((name, getattr(home, name)) for name in home.__all__)
     return {
         name: value
-        for name, value in vars(home).items()
-        if inspect.isclass(value)
-        and value.__module__ == home.__name__
-        and issubclass(value, base)
-        and not inspect.isabstract(value)
+        for name, value in offered
+        if inspect.isclass(value) and issubclass(value, base) and not inspect.isabstract(value)
     }
 
 
@@ -136,7 +140,8 @@ def with_full_names(words: Sequence[str]) -> Words:
 
 
 def _full_name(key: str, name: str, named: dict[str, type]) -> str:
-    known = PARTS[key].classes if key in PARTS else classes(_INNER[key])
+    home = PARTS[key].home if key in PARTS else _INNER[key]
+    known = PARTS[key].classes if key in PARTS else classes(home)
     if "." in name:
         if not name.startswith(("bayesvae.", "torch.")):
             named[key] = imported(name, f"--{key}", PARTS[key].base if key in PARTS else object)
@@ -146,7 +151,7 @@ def _full_name(key: str, name: str, named: dict[str, type]) -> str:
             f"--{key} takes one of {', '.join(sorted(known))}, or an import path such as "
             f"mymodule.MyClass; got {name!r}.{nearest(name, known)}"
         )
-    return f"{known[name].__module__}.{name}"
+    return f"{home.__name__}.{name}"
 
 
 def look_here() -> None:

@@ -9,11 +9,12 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from bayesvae import checkpoint, generate, plots
+from bayesvae import generate, plots
 from bayesvae.cli.facts import Facts
 from bayesvae.cli.source import Labelled
-from bayesvae.history import Epoch
-from bayesvae.pair import Pair
+from bayesvae.core import files
+from bayesvae.core.pair import Pair
+from bayesvae.training import Epoch
 
 MANY = 2000
 """At most so many data, and so many draws, go into a density or a histogram."""
@@ -50,7 +51,7 @@ class Look(NamedTuple):
         plots.save(figure, self.folder / f"{name}.png")
         if self.arrays and arrays:
             plain = {key: value.numpy() for key, value in arrays.items()}
-            checkpoint.write_aside(
+            files.write_aside(
                 self.folder / f"{name}.npz", lambda aside: np.savez_compressed(aside, **plain)
             )
 

@@ -22,7 +22,7 @@ import torch
 import yaml
 from jsonargparse import Namespace
 
-from bayesvae import __version__, checkpoint
+from bayesvae import __version__
 from bayesvae.cli.arguments import fit_parser
 from bayesvae.cli.build import build
 from bayesvae.cli.facts import Facts, read_facts, read_object
@@ -30,7 +30,8 @@ from bayesvae.cli.output import require_writable
 from bayesvae.cli.parse import parse_file
 from bayesvae.cli.parts import look_here
 from bayesvae.cli.trust import has_foreign, refuse_foreign
-from bayesvae.pair import Pair
+from bayesvae.core import files
+from bayesvae.core.pair import Pair
 
 _MARKS = ("config.yaml", "data.json")
 """What makes a folder a run."""
@@ -127,8 +128,8 @@ def write(run: Path, config: Namespace, facts: Facts) -> None:
     """Writes all that a run is rebuilt from but its state."""
     written = Namespace(**{k: v for k, v in vars(config).items() if k not in ("config", "trust")})
     text = fit_parser().dump(written)
-    checkpoint.write_aside(run / "config.yaml", lambda aside: aside.write_text(text))
-    checkpoint.save_json(run / "data.json", facts._asdict())
+    files.write_aside(run / "config.yaml", lambda aside: aside.write_text(text))
+    files.save_json(run / "data.json", facts._asdict())
     if has_foreign(yaml.safe_load(text)):
         _keep_code(run / "code")
 
@@ -196,7 +197,7 @@ def _load(pair: Pair, path: Path, facts: Facts) -> None:
     Raises:
         ValueError: if they do not belong together.
     """
-    state = checkpoint.load_state(path)
+    state = files.load_state(path)
     pair.find_parameters(facts.stand_in()[:2].clone(), torch.arange(min(2, facts.size)))
     try:
         pair.load_state_dict(state)
@@ -223,7 +224,7 @@ def versions() -> dict[str, str]:
 def write_summary(run: Path, entries: dict[str, Any]) -> None:
     """Adds entries to ``summary.json``; numbers that are not finite become null."""
     clean = {key: _plain(value) for key, value in {**read_summary(run), **entries}.items()}
-    checkpoint.save_json(run / "summary.json", clean)
+    files.save_json(run / "summary.json", clean)
 
 
 def _plain(value: Any) -> Any:

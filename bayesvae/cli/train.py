@@ -11,18 +11,15 @@ from jsonargparse import Namespace
 from torch.optim import Adam
 
 from bayesvae import objectives
-from bayesvae.check import check_pair
 from bayesvae.cli import pictures, runs
 from bayesvae.cli.arguments import COMPILE
 from bayesvae.cli.build import build, serves_unseen
 from bayesvae.cli.output import device_of, named, remarks, show
 from bayesvae.cli.source import Prepared, prepare
+from bayesvae.core.pair import Pair, on_device_of
 from bayesvae.data import Loader
 from bayesvae.evidence import elbo_per_datum, log_evidence
-from bayesvae.fit import fit
-from bayesvae.history import History
-from bayesvae.optimizers import RowAdam
-from bayesvae.pair import Pair, on_device_of
+from bayesvae.training import History, RowAdam, check_pair, fit
 
 
 def run_fit(config: Namespace) -> None:

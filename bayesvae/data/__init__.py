@@ -2,14 +2,7 @@
 
 from bayesvae.data.describe import Description, describe
 from bayesvae.data.files import read, read_rows
-from bayesvae.data.loaders import (
-    Loader,
-    Source,
-    dynamic_binarisation,
-    loader,
-    rows,
-    sequential,
-)
+from bayesvae.data.loaders import Loader, Source, dynamic_binarisation, loader, rows, sequential
 from bayesvae.data.mapped import Mapped
 from bayesvae.data.sets import digits, frey_faces, omniglot, static_binarisation
 from bayesvae.data.splits import Splits

@@ -29,8 +29,3 @@ __all__ = [
     "positive",
     "raw_of",
 ]
-
-# Command lines and run folders name a family by its import path: the public one.
-for _part in (Family, Flow, LowRankNormal, MultivariateNormal, Normal, NormalMixture):
-    _part.__module__ = __name__
-del _part

@@ -30,7 +30,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Transform, constraints
 from zuko.transforms import MonotonicAffineTransform, MonotonicRQSTransform
 
-from bayesvae.distributions import innermost
+from bayesvae.core.distributions import innermost
 from bayesvae.families.base import Family
 from bayesvae.families.normal import MultivariateNormal
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from bayesvae.distributions import innermost
+from bayesvae.core.distributions import innermost
 from bayesvae.families.base import Family, cosines, positive, raw_of
 
 START = 0.05

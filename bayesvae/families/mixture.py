@@ -35,7 +35,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import Categorical, Distribution, constraints
 
-from bayesvae.distributions import innermost
+from bayesvae.core.distributions import innermost
 from bayesvae.families.base import Family, cosines, positive, raw_of
 
 SPREAD = 0.5

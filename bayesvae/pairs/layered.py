@@ -11,10 +11,10 @@ import pyro
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from bayesvae.distributions import pyro_ready
+from bayesvae.core.distributions import pyro_ready
+from bayesvae.core.pair import Pair
+from bayesvae.core.programs import DATA_PLATE, Program
 from bayesvae.guides import Amortized
-from bayesvae.pair import Pair
-from bayesvae.programs import DATA_PLATE, Program
 
 
 def _names(layers: int) -> list[str]:

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from bayesvae.core.pair import Pair
+from bayesvae.core.programs import DATA_PLATE, Program
 from bayesvae.families import positive, raw_of
-from bayesvae.pair import Pair
-from bayesvae.programs import DATA_PLATE, Program
 
 
 class PPCA(nn.Module):

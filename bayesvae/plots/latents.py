@@ -16,14 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from bayesvae.plots import density
-from bayesvae.plots.style import (
-    BLUE,
-    STYLE,
-    Values,
-    arrays_of,
-    despined,
-    fresh,
-)
+from bayesvae.plots.style import BLUE, STYLE, Values, arrays_of, despined, fresh
 
 # Paul Tol's qualitative scheme: all kinds of colour vision keep ten of these apart.
 _CLASSES = ("#332288", "#CC6677", "#117733", "#88CCEE", "#882255", "#DDCC77", "#44AA99", "#AA4499")

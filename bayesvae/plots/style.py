@@ -10,7 +10,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bayesvae.checkpoint import write_aside
+from bayesvae.core.files import write_aside
 
 Values: TypeAlias = torch.Tensor | np.ndarray | Sequence[float]
 

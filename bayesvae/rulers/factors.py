@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from bayesvae.core.programs import DATA_PLATE
 from bayesvae.families import positive, raw_of
-from bayesvae.programs import DATA_PLATE
 from bayesvae.rulers.conditioning import conditioned
 from bayesvae.rulers.ruler import Ruler
 

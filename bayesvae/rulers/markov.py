@@ -24,7 +24,7 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from bayesvae.programs import DATA_PLATE
+from bayesvae.core.programs import DATA_PLATE
 from bayesvae.rulers.components import log_likelihoods
 from bayesvae.rulers.ruler import Ruler
 

@@ -11,7 +11,7 @@ import pyro
 import pyro.distributions as dist
 from torch import Tensor, nn
 
-from bayesvae.programs import DATA_PLATE
+from bayesvae.core.programs import DATA_PLATE
 from bayesvae.rulers.components import NormalComponents, log_likelihoods
 from bayesvae.rulers.ruler import Ruler
 

@@ -1,6 +1,6 @@
 r"""log p(x) and the posterior of any pair with one or two latents a datum, on a grid.
 
-In coordinates u in R^D of a datum's latents (`bayesvae.latents.Coordinates`), D <= 2,
+In coordinates u in R^D of a datum's latents (`bayesvae.core.coordinates.Coordinates`), D <= 2,
 
     log p(x) = log \int p(x, u) du ~= log v sum_g p(x, u_g),
 
@@ -28,10 +28,10 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from bayesvae import trace
-from bayesvae.latents import Coordinates, Standardised
-from bayesvae.memory import MEMORY, bytes_per_draw
-from bayesvae.pair import Pair, evaluation_mode, on_device_of, require_pair
+from bayesvae.core import trace
+from bayesvae.core.coordinates import Coordinates, Standardised
+from bayesvae.core.memory import MEMORY, bytes_per_draw
+from bayesvae.core.pair import Pair, evaluation_mode, on_device_of, require_pair
 from bayesvae.rulers.boxes import Box, Frame, Values, covering
 
 _DRAWS = 64
@@ -45,7 +45,7 @@ class Quadrature(NamedTuple):
 
     Attributes:
         log_evidence: log p(x), ``(B,)`` nats.
-        u: the grid, ``(G, B, D)``, in the coordinates of `bayesvae.latents.Coordinates`.
+        u: the grid, ``(G, B, D)``, in the coordinates of `bayesvae.core.coordinates.Coordinates`.
         log_posterior: log p(u | x) on it, ``(G, B)``.
         volume: of u that a point stands for, ``(B,)``.
         error: by how much the sum over every other point differs from ``log_evidence``, ``(B,)``

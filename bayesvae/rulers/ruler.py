@@ -14,8 +14,8 @@ import pyro
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from bayesvae.pair import Pair
-from bayesvae.programs import DATA_PLATE, Program
+from bayesvae.core.pair import Pair
+from bayesvae.core.programs import DATA_PLATE, Program
 
 
 class Ruler(nn.Module, ABC):

@@ -16,9 +16,9 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from bayesvae.core.pair import Pair
+from bayesvae.core.programs import DATA_PLATE, Program
 from bayesvae.families import positive, raw_of
-from bayesvae.pair import Pair
-from bayesvae.programs import DATA_PLATE, Program
 
 
 class SharedMean(nn.Module):

@@ -22,8 +22,8 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from bayesvae.core.programs import DATA_PLATE
 from bayesvae.families import positive, raw_of
-from bayesvae.programs import DATA_PLATE
 from bayesvae.rulers.conditioning import conditioned
 from bayesvae.rulers.ruler import Ruler
 

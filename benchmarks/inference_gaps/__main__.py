@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bayesvae import plots
-from bayesvae.checkpoint import save_json, write_aside
+from bayesvae.core.files import save_json, write_aside
 from benchmarks import inference_gaps
 from benchmarks.inference_gaps import figure, table
 from benchmarks.inference_gaps.claims import Run, better_evidence, judged

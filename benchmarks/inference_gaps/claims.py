@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from bayesvae.estimates import mean_and_error
+from bayesvae.core.estimates import mean_and_error
 from benchmarks.inference_gaps.measure import Measured
 
 ERRORS = 2.0

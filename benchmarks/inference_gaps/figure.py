@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from bayesvae.estimates import mean_and_error
+from bayesvae.core.estimates import mean_and_error
 from bayesvae.plots.style import BLUE, ORANGE, WIDTH, despined
 from benchmarks.inference_gaps.claims import ERRORS, Gaps, Run
 from benchmarks.inference_gaps.setups import SETUPS

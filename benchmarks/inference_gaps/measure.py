@@ -19,11 +19,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LinearLR
 
 from bayesvae import Annealing, Pair, annealed_evidence, compare, data, fit, objectives
-from bayesvae.ascent import Ascent
-from bayesvae.checkpoint import load_state, save_json, save_state
+from bayesvae.core.files import load_state, save_json, save_state
 from bayesvae.data import Splits
 from bayesvae.evidence import elbo_per_datum
-from bayesvae.report import Split
+from bayesvae.gaps.split_results import Split
+from bayesvae.optima import Ascent
 from benchmarks.inference_gaps.setups import SETUPS, Setup, make_pair
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from bayesvae.checkpoint import write_aside
-from bayesvae.estimates import TRUSTED, mean_and_error
+from bayesvae.core.estimates import TRUSTED, mean_and_error
+from bayesvae.core.files import write_aside
 from benchmarks.inference_gaps.claims import DIAGONAL, Judged, Outcome, Run
 from benchmarks.inference_gaps.setups import SETUPS
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from bayesvae.checkpoint import save_json
+from bayesvae.core.files import save_json
 from benchmarks import speed
 from benchmarks.speed import epochs, growth, machine, profiled, sources, steps, table, targets
 from benchmarks.speed.cases import CASES, GROWTH, Case

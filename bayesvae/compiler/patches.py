@@ -1,0 +1,85 @@
+"""Everything that is changed about torch and Pyro as a whole while a program is recorded.
+
+A record cannot hold a look at a tensor's value.  Pyro's ELBOs look, torch's distributions look,
+and torch's optimisers ask whether they are being compiled; meanwhile each gets another answer.
+
+An ELBO that sums over discrete latents weighs each cost with a probability and leaves out those of
+probability zero, whose cost may be infinite:
+
+    E[cost] = sum_c prob(c) cost(c)   over the c with prob(c) > 0.
+
+Pyro asks whether there are any; here their cost counts as zero: the same sum and gradient.
+"""
+
+import numbers
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import wraps
+from typing import Any
+from unittest import mock
+
+import pyro
+import torch
+from pyro.infer import util
+from torch import Tensor
+from torch.fx.proxy import TracerBase
+from torch.overrides import TorchFunctionMode
+
+_INSTEAD = {
+    "torch_item": lambda x: x if isinstance(x, numbers.Number) else x.detach(),
+    "warn_if_nan": lambda value, *_, **__: value,
+}
+_fulldot, _expectation = util._fulldot, util.Dice.compute_expectation
+
+
+@contextmanager
+def recordable() -> Iterator[None]:
+    """Lets programs and Pyro's ELBOs run without a look at a value; traces keep every line."""
+    with ExitStack() as stack:
+
+        def patch(owner: Any, name: str, instead: Any) -> None:
+            stack.enter_context(mock.patch.object(owner, name, instead))
+
+        stack.enter_context(pyro.validation_enabled(False))
+        # Distributions made earlier still look at values; they are wanted unlooked at.
+        patch(torch.distributions.Distribution, "_validate_sample", _accept)
+        for name, module in list(sys.modules.items()):
+            if name.startswith("pyro.infer."):
+                for function in _INSTEAD.keys() & vars(module).keys():
+                    patch(module, function, _INSTEAD[function])
+        patch(util, "_fulldot", _possible_alone)
+        patch(util.Dice, "compute_expectation", _unasked)
+        patch(TracerBase, "_filter_traceback_frames", lambda _, kept: kept)
+        yield
+
+
+@contextmanager
+def compiling_state() -> Iterator[None]:
+    """Lets torch's optimisers keep step counts and rates as tensors, as under torch.compile."""
+    with mock.patch.object(torch.compiler, "_is_compiling_flag", True):
+        yield
+
+
+def _accept(*_: Any) -> None:
+    """Takes any value."""
+
+
+def _possible_alone(prob: Tensor, cost: Tensor) -> Tensor:
+    """The sum of ``prob * cost`` over what has a probability above zero."""
+    return _fulldot(prob, torch.where(prob > 0, cost, 0.0))
+
+
+@wraps(_expectation)
+def _unasked(*args: Any) -> Any:
+    with _AllPossible():
+        return _expectation(*args)
+
+
+class _AllPossible(TorchFunctionMode):
+    """Answers, in an expectation, that every probability is above zero."""
+
+    def __torch_function__(
+        self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        return True if function is Tensor.all else function(*args, **(kwargs or {}))

@@ -1,0 +1,9 @@
+"""Why a model is where it is: is the guide the posterior, and if not, how is it wrong?
+
+`calibration` ranks known latents among a guide's draws, `uniformity` judges the ranks, `findings`
+puts the judgement in words.  It may use `evidence` and all below, not `gaps`.
+"""
+
+from bayesvae.diagnose.calibration import LEVELS, Calibration, calibrate
+
+__all__ = ["LEVELS", "Calibration", "calibrate"]
