@@ -2,28 +2,11 @@
 
 import csv
 
-import pytest
-import torch
-
 from bayesvae.cli import main
 
 SMALL = ["--quiet", "--epochs", "1", "--particles", "50", "--evaluate", "20"]
 SMALL += ["--encoder.hidden", "[16]", "--decoder.hidden", "[16]", "--latent", "3"]
 QUICK = ["--quiet", "--limit", "12", "--particles", "5", "--evidence-particles", "10"]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _float64_and_seed():
-    """In place of the fixture of that name: a user's process has torch's default, float32."""
-    assert torch.get_default_dtype() is torch.float32
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """The folder of a small run, not to be changed."""
-    folder = tmp_path_factory.mktemp("runs") / "small"
-    assert fit(folder) == 0
-    return folder
 
 
 def fit(folder, *words):
@@ -45,3 +28,13 @@ def copied(run, folder):
 def table(path):
     """The lines of a CSV file by column."""
     return list(csv.DictReader(path.read_text().splitlines()))
+
+
+def told(capsys):
+    """The one line of a mistake."""
+    error = capsys.readouterr().err
+    assert error.startswith("bayesvae: ")
+    assert error.count("\n") == 1, error
+    assert "Traceback" not in error
+    assert "Parser key" not in error
+    return error

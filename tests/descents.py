@@ -121,3 +121,22 @@ def both(*args, **named):
 def at(step, change):
     """Something that is done once, in mid-training."""
     return lambda now, run: change(run) if now == step else None
+
+
+class Statements(Toy):
+    """Parameters in pyro.param statements, one of them constrained."""
+
+    def likelihood(self, z):
+        weight = pyro.param("weight", lambda: torch.randn(LATENTS, FEATURES))
+        width = pyro.param("noise", torch.tensor(0.5), constraint=dist.constraints.positive)
+        return dist.Normal(z @ weight, width).to_event(1)
+
+
+def decaying(programs):
+    step = {"optimizer": torch.optim.Adam, "optim_args": {"lr": 1e-2}, "gamma": 0.7}
+    return pyro.optim.ExponentialLR(step)
+
+
+def schedule(step, run):
+    if step and hasattr(run.optim, "step"):
+        run.optim.step()

@@ -5,7 +5,7 @@ from functools import partial
 
 import pyro.distributions as dist
 import torch
-from rulers import learnable, state_of
+from linear_gaussian import learnable, state_of
 from torch.optim import SGD, Adam
 
 from bayesvae import data, fit

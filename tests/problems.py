@@ -8,8 +8,8 @@ from typing import NamedTuple
 import pyro
 import pyro.distributions as dist
 import torch
-from rulers import counts, rates
-from test_rulers_exact import RULERS
+from linear_gaussian import counts, rates
+from ruler_catalog import RULERS
 from torch import Tensor, nn
 
 from bayesvae import likelihoods, networks, pairs, priors, rulers

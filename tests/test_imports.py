@@ -134,7 +134,7 @@ def test_no_module_imports_itself_in_a_circle():
     assert list(TopologicalSorter(edges).static_order())
 
 
-def test_the_rows_name_folders_that_exist():
+def test_the_rows_name_modules_that_exist():
     parts = {part(module) for module in MODULES}
     assert set(MAY_IMPORT) == parts - FRONT
     assert set(" ".join(MAY_IMPORT.values()).split()) <= parts

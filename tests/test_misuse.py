@@ -7,9 +7,9 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from linear_gaussian import drawn, rotated
 from pyro.infer import JitTrace_ELBO, Trace_ELBO
 from pyro.infer.autoguide import AutoNormal
-from rulers import drawn, rotated
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from linear_gaussian import drawn, rotated, shifted
 from pyro import poutine
 from pyro.infer.autoguide import AutoNormal
-from rulers import drawn, rotated, shifted
 
 from bayesvae import (
     Annealing,

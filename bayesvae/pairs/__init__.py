@@ -1,7 +1,7 @@
 """Pairs: generative programs with their guides, ready to fit.
 
-A pair of your own is one file here and one line below.  It may use `families`, `guides` and `core`;
-priors, likelihoods and networks are handed to it as objects.
+A pair of your own is one file here and one line below.  It may use `families`, `guides` and
+`core`; priors, likelihoods and networks are handed to it as objects.
 """
 
 from bayesvae.pairs import baselines

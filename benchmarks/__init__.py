@@ -1,0 +1,1 @@
+"""Measurements: what the documentation quotes, and how to repeat it."""

@@ -1,0 +1,126 @@
+"""Run folders: nothing of anyone's is lost, whatever happens when."""
+
+import json
+import sys
+
+import pytest
+from commands import QUICK, contents, copied, fit
+
+from bayesvae.cli import main
+
+
+@pytest.mark.parametrize(
+    "name", ["code/thesis.py", "samples/s.wav", "config.yaml", "figures/a.png"]
+)
+@pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
+def test_a_folder_that_is_no_run_is_left_alone(name, overwrite, tmp_path, monkeypatch, capsys):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    monkeypatch.chdir(tmp_path)
+    for out in (".", str(tmp_path)):
+        assert fit(out, *overwrite) == 2
+        assert "Choose another name" in capsys.readouterr().err
+    assert [path.read_bytes() for path in contents(tmp_path)] == [b"mine"]
+
+
+def test_a_run_may_lie_beside_other_files_and_leaves_them_alone(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    assert fit(tmp_path) == 0
+    assert fit(tmp_path, "--overwrite") == 0
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert not (tmp_path / ".replaced").exists()
+
+
+def test_an_empty_name_is_no_folder(capsys):
+    assert fit("") == 2
+    assert "--out needs a text, not empty" in capsys.readouterr().err
+
+
+def failing(kind):
+    def fails(*_, **__):
+        raise kind
+
+    return fails
+
+
+@pytest.mark.parametrize("kind", [FloatingPointError("no luck"), KeyboardInterrupt()])
+@pytest.mark.parametrize("earlier", [True, False])
+def test_a_run_that_gets_nowhere_brings_the_earlier_one_back(
+    kind, earlier, run, tmp_path, monkeypatch
+):
+    folder = copied(run, tmp_path / "run") if earlier else tmp_path / "run"
+    before = contents(folder)
+    monkeypatch.setattr(sys.modules["bayesvae.cli.train"], "fit", failing(kind))
+    assert fit(folder, "--overwrite") in (2, 130)
+    assert contents(folder) == before
+    assert folder.exists() == earlier
+
+
+def test_an_earlier_run_comes_back_after_a_killed_process(run, tmp_path, capsys):
+    folder = copied(run, tmp_path / "run")
+    before = contents(folder)
+    (folder / ".replaced").mkdir()
+    for path in list(folder.iterdir()):
+        if path.name != ".replaced":
+            path.rename(folder / ".replaced" / path.name)
+    (folder / "config.yaml").write_text("half")
+    (folder / "data.json").write_text("half")
+    assert fit(folder) == 2
+    assert "holds one" in capsys.readouterr().err
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize("phase", ["log_evidence", "elbo_per_datum"])
+def test_an_interruption_after_training_leaves_a_run_that_can_be_read(
+    phase, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(sys.modules["bayesvae.cli.train"], phase, failing(KeyboardInterrupt()))
+    assert fit(tmp_path / "run") == 130
+    assert "holds what training had reached" in capsys.readouterr().err
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["interrupted"]
+    assert main(["sample", str(tmp_path / "run"), "--quiet", "--show", "draws"]) == 0
+
+
+def test_an_interrupted_comparison_leaves_the_run_as_it_was(run, tmp_path, monkeypatch, capsys):
+    before = contents(copied(run, tmp_path))
+    module = sys.modules["bayesvae.cli.comparing"]
+    monkeypatch.setattr(module, "compare", failing(KeyboardInterrupt()))
+    assert main(["compare", str(tmp_path), *QUICK]) == 130
+    assert "interrupted; nothing was lost" in capsys.readouterr().err
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["fit", "--out", "/proc/run"],
+        ["evaluate", "RUN", "--out", "/proc/scores.csv"],
+        ["sample", "RUN", "--out", "/proc/samples"],
+    ],
+)
+def test_a_place_that_cannot_be_written_is_told_before_any_work(words, run, monkeypatch, capsys):
+    for module in ("train", "examine"):
+        for name in ("fit", "elbo_per_datum"):
+            missing = {"raising": False}
+            found = sys.modules[f"bayesvae.cli.{module}"]
+            monkeypatch.setattr(found, name, failing(AssertionError("worked")), **missing)
+    assert main([*(str(run) if word == "RUN" else word for word in words), "--quiet"]) == 2
+    assert "/proc" in capsys.readouterr().err
+
+
+def test_the_figures_of_the_summary_can_be_had_again_to_the_last_digit(run, tmp_path):
+    out = tmp_path / "scores.csv"
+    words = ["--limit", "20", "--particles", "50", "--out", str(out), "--quiet"]
+    assert main(["evaluate", str(run), *words]) == 0
+    summary = json.loads((run / "summary.json").read_text())
+    again = json.loads(out.with_suffix(".json").read_text())
+    assert again["elbo"] == summary["test_elbo"]
+    assert again["log_evidence"] == summary["test_log_evidence"]
+
+
+def test_one_seed_gives_one_checkpoint_byte_by_byte(tmp_path):
+    for name in ("first", "second"):
+        assert fit(tmp_path / name, "--seed", "3") == 0
+    for name in ("best.pt", "last.pt", "data.json"):
+        first, second = ((tmp_path / run / name).read_bytes() for run in ("first", "second"))
+        assert first == second

@@ -1,0 +1,166 @@
+"""Validation, the states that a fit keeps, and its files."""
+
+from functools import partial
+
+import pytest
+import torch
+from fitting import equal, halves, quiet, table, trained
+from linear_gaussian import drawn, learnable, rotated
+from torch import nn
+from torch.optim import SGD, Adam
+from torch.utils.data import DataLoader, TensorDataset
+
+from bayesvae import families, guides
+from bayesvae.core import files
+from bayesvae.core.trace import log_terms
+from bayesvae.objectives import elbo, linear_warmup
+from bayesvae.pairs import ppca
+
+
+@pytest.fixture
+def x():
+    return drawn(rotated(), 24)
+
+
+@pytest.mark.parametrize("validation", ["tensor", "shuffling loader"])
+def test_validation_leaves_training_as_it_is_without_it(x, validation):
+    unseen = drawn(rotated(), 10, 3)
+    if validation == "shuffling loader":
+        unseen = DataLoader(TensorDataset(unseen), 4, shuffle=True)
+    equal(trained(x)[0], trained(x, validation=unseen)[0])
+
+
+class Spy(nn.Module):
+    """Remembers in which mode it was run on how many data."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def forward(self, x):
+        self.seen.append((len(x), self.training))
+        return x
+
+
+def test_validation_runs_in_evaluation_mode_and_training_in_training_mode(x):
+    pair = learnable()
+    _, guide = halves(pair)
+    guide.network = nn.Sequential(spy := Spy(), guide.network)
+    pair.eval()
+    quiet(pair, x, epochs=2, batch_size=24, validation=drawn(rotated(), 7))
+    # The pair is looked at in evaluation mode first; then come two steps.
+    assert [mode for size, mode in spy.seen if size == 24][-2:] == [True, True]
+    assert {mode for size, mode in spy.seen if size == 7} == {False}
+
+
+@pytest.mark.parametrize("batch_size", [8, 1])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_validation_of_rows_that_belong_to_other_data_is_refused(x, batch_size, frozen):
+    # Positions 0, 1, ... of the validation data are not those of the training data.
+    guide = guides.PerDatapoint(len(x), families.Normal(2))
+    guide.rows.requires_grad_(not frozen)
+    with pytest.raises(ValueError, match="row"):
+        quiet(
+            ppca(rotated(), guide),
+            x,
+            epochs=1,
+            batch_size=batch_size,
+            validation=drawn(rotated(), 10, 3),
+        )
+
+
+def test_best_is_the_epoch_of_the_highest_validation_score_and_last_is_the_end(x, tmp_path):
+    # Descent: the first epoch is the best.
+    worse = partial(Adam, lr=3e-2, maximize=True)
+    state, history = trained(x, optimizer=worse, epochs=4, validation=x, out=tmp_path)
+    scores = [row.validation for row in history.epochs]
+    assert scores == sorted(scores, reverse=True)
+    assert history.best == history.epochs[0]
+    equal(history.last_state, state)
+    equal(files.load_state(tmp_path / "last.pt"), state)
+    equal(files.load_state(tmp_path / "best.pt"), history.best_state)
+    after_one, _ = trained(x, optimizer=worse, epochs=1)
+    equal(history.best_state, after_one)
+    assert not torch.equal(*(s["model_part_0.loc"] for s in (history.best_state, state)))
+
+
+def test_without_validation_best_is_judged_by_the_objective(x):
+    _, history = trained(x, optimizer=partial(Adam, lr=3e-2, maximize=True))
+    assert history.best == history.epochs[0]
+    assert history.best.score == history.best.objective
+
+
+def test_objectives_of_a_warm_up_are_not_compared(x):
+    # A small KL weight makes a high objective; that is no reason to keep those epochs.
+    _, history = trained(
+        x,
+        epochs=5,
+        objective=partial(elbo, particles=500, analytic_kl=True),
+        optimizer=partial(SGD, lr=0.0),
+        kl_weight=linear_warmup(9),
+    )
+    assert history.epochs[0].objective > history.epochs[-1].objective
+    assert history.best in history.epochs[3:]
+
+
+def test_files_hold_the_metrics_and_states_that_give_identical_log_weights(x, tmp_path):
+    pair = learnable()
+    history = quiet(pair, x, epochs=3, validation=x, out=tmp_path / "run")
+    names = ["best.pt", "last.pt", "metrics.csv"]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == names
+    rows = table(tmp_path / "run" / "metrics.csv")
+    for row, epoch in zip(rows, history.epochs, strict=True):
+        assert {name: float(text) for name, text in row.items()} == epoch._asdict()
+
+    def log_weights(pair):
+        torch.manual_seed(1)
+        with torch.no_grad():
+            return log_terms(pair.model, pair.guide, x, particles=4).local.log_weight
+
+    other = learnable()
+    assert not torch.equal(log_weights(other), log_weights(pair))
+    other.load_state_dict(files.load_state(tmp_path / "run" / "last.pt"))
+    assert torch.equal(log_weights(other), log_weights(pair))
+
+
+def test_states_in_the_history_are_copies(x):
+    _, history = trained(x, epochs=2)
+    pair = learnable()
+    history = quiet(pair, x, epochs=2)
+    kept = {name: value.clone() for name, value in history.last_state.items()}
+    with torch.no_grad():
+        for parameter in pair.parameters():
+            parameter.zero_()
+    equal(history.last_state, kept)
+
+
+class Interrupted(SGD):
+    """Stands for a Ctrl-C after so many steps."""
+
+    def __init__(self, parameters, steps):
+        super().__init__(parameters, lr=1e-3)
+        self.left = steps
+
+    def step(self, closure=None):
+        if self.left == 0:
+            raise KeyboardInterrupt
+        self.left -= 1
+        super().step()
+
+
+@pytest.mark.parametrize("steps", [1, 3, 5])
+def test_an_interruption_leaves_the_state_that_training_had_reached(x, steps, tmp_path):
+    """Catches work that is lost because the first epoch had not ended."""
+    pair = learnable()
+    with pytest.raises(KeyboardInterrupt):
+        quiet(
+            pair,
+            x,
+            batch_size=8,
+            validation=drawn(rotated(), 4),
+            optimizer=partial(Interrupted, steps=steps),
+            out=tmp_path,
+        )
+    equal(files.load_state(tmp_path / "last.pt"), pair.state_dict())
+    assert (tmp_path / "best.pt").is_file()
+    assert [int(row["step"]) for row in table(tmp_path / "metrics.csv")][-1] == steps
