@@ -12,8 +12,19 @@ makes single operations fast.
 
 from bayesvae.compiler.compiled_function import Compiled, CompileError, When
 from bayesvae.compiler.optimizer_step import Clip
+from bayesvae.compiler.patches import one_thread, unvalidated
 from bayesvae.compiler.program_lines import frames_of_the_package
 from bayesvae.compiler.tracing import decided
 from bayesvae.compiler.training_step import Step
 
-__all__ = ["Clip", "CompileError", "Compiled", "Step", "When", "decided", "frames_of_the_package"]
+__all__ = [
+    "Clip",
+    "CompileError",
+    "Compiled",
+    "Step",
+    "When",
+    "decided",
+    "frames_of_the_package",
+    "one_thread",
+    "unvalidated",
+]

@@ -123,7 +123,7 @@ class Watch:
 
     def double(self) -> bool:
         """Whether the modules, or Pyro's store, hold float64 parameters."""
-        store = pyro.get_param_store()._params.values()
+        store = list(pyro.get_param_store()._params.values())  # another thread may add to it
         parameters = chain(_values(self._parameters_of), store)
         return any(p is not None and p.dtype is torch.float64 for p in parameters)
 

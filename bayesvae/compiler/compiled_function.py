@@ -18,13 +18,13 @@ from typing import Any, Literal
 
 import pyro
 import torch
-from pyro.poutine.runtime import am_i_wrapped
 from torch import Tensor, nn
 
 from bayesvae.compiler import agreement, lowering, program_lines, tracing
 from bayesvae.compiler.call_arguments import is_plain, put_together, taken_apart
 from bayesvae.compiler.captured_tensors import Reading, Watch, effects, layout, unchanged
 from bayesvae.compiler.compiled_shapes import TRIAL, CompiledShape, Outcome, Tail
+from bayesvae.compiler.patches import handlers_around, one_thread
 from bayesvae.compiler.tracing import Recorded
 
 When = Literal["auto"] | bool
@@ -113,7 +113,7 @@ class Compiled:
             CompileError: if ``when`` is True and it cannot be compiled.
         """
         self.count += 1
-        if self.when is False or am_i_wrapped():  # by handlers around this very call
+        if self.when is False or handlers_around():
             return self._as_written(args, kwargs)
         tensors, fixed = taken_apart(args, kwargs, self._watch.double)
         shape, captured = self._shape(tensors, fixed)
@@ -125,8 +125,10 @@ class Compiled:
         if shape.settled and shape.calls < shape.check_at:
             return self._fast(shape, tensors, captured)
         if shape.run is None or shape.calls >= shape.check_at:
-            return self._slowly(shape, tensors, fixed, args, kwargs)
-        return self._on_trial(shape, tensors, captured, args, kwargs)
+            with one_thread:
+                return self._slowly(shape, tensors, fixed, args, kwargs)
+        with nullcontext() if shape.trial else one_thread:  # which the first of them compiles
+            return self._on_trial(shape, tensors, captured, args, kwargs)
 
     def add(self, seconds: float) -> None:
         """Counts what the caller did with the last outputs as a part of that call."""
@@ -136,7 +138,8 @@ class Compiled:
     # One call, four ways -----------------------------------------------------------------------
 
     def _as_written(self, args: tuple, kwargs: dict | None) -> Outcome:
-        return Outcome(list(self.eager(*args, **(kwargs or {}))), False)
+        with one_thread:
+            return Outcome(list(self.eager(*args, **(kwargs or {}))), False)
 
     def _fast(
         self, shape: CompiledShape, tensors: list[Tensor], captured: list[Tensor]

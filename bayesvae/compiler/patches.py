@@ -1,4 +1,8 @@
-"""Everything that is changed about torch and Pyro as a whole while a program is recorded.
+"""Everything that is changed about torch and Pyro as a whole, and the lock that it is behind.
+
+Pyro's handlers stand on one stack for all threads, and a patch is seen by all of them.  So a
+program runs, and is recorded, by one thread at a time (`one_thread`); compiled code needs neither,
+and runs beside.
 
 A record cannot hold a look at a tensor's value.  Pyro's ELBOs look, torch's distributions look,
 and torch's optimisers ask whether they are being compiled; meanwhile each gets another answer.
@@ -13,6 +17,7 @@ Pyro asks whether there are any; here their cost counts as zero: the same sum an
 
 import numbers
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import wraps
@@ -22,6 +27,7 @@ from unittest import mock
 import pyro
 import torch
 from pyro.infer import util
+from pyro.poutine.runtime import am_i_wrapped
 from torch import Tensor
 from torch.fx.proxy import TracerBase
 from torch.overrides import TorchFunctionMode
@@ -30,18 +36,52 @@ _INSTEAD = {
     "torch_item": lambda x: x if isinstance(x, numbers.Number) else x.detach(),
     "warn_if_nan": lambda value, *_, **__: value,
 }
+one_thread = threading.RLock()
+"""Held, as ``with one_thread:``, while a Pyro program runs or anything global is changed."""
+
+
+def handlers_around() -> bool:
+    """Whether Pyro's handlers are around this call; those of another thread are waited for."""
+    if not am_i_wrapped():
+        return False
+    with one_thread:
+        return am_i_wrapped()
+
+
+class _Unvalidated:
+    """Turns looks at values off for all threads, until the last that asked for it is done."""
+
+    def __init__(self) -> None:
+        self._depth, self._before = 0, ExitStack()
+
+    def __enter__(self) -> None:
+        with one_thread:
+            if not self._depth:
+                self._before.enter_context(pyro.validation_enabled(False))
+            self._depth += 1
+
+    def __exit__(self, *_: object) -> None:
+        with one_thread:
+            self._depth -= 1
+            if not self._depth:
+                self._before.close()
+
+
+unvalidated = _Unvalidated()
+"""``with unvalidated:`` Pyro and torch look at no values; two threads do not undo each other."""
+
+
 _fulldot, _expectation = util._fulldot, util.Dice.compute_expectation
 
 
 @contextmanager
 def recordable() -> Iterator[None]:
     """Lets programs and Pyro's ELBOs run without a look at a value; traces keep every line."""
-    with ExitStack() as stack:
+    with one_thread, unvalidated, ExitStack() as stack:
 
         def patch(owner: Any, name: str, instead: Any) -> None:
             stack.enter_context(mock.patch.object(owner, name, instead))
 
-        stack.enter_context(pyro.validation_enabled(False))
         # Distributions made earlier still look at values; they are wanted unlooked at.
         patch(torch.distributions.Distribution, "_validate_sample", _accept)
         for name, module in list(sys.modules.items()):
@@ -57,7 +97,7 @@ def recordable() -> Iterator[None]:
 @contextmanager
 def compiling_state() -> Iterator[None]:
     """Lets torch's optimisers keep step counts and rates as tensors, as under torch.compile."""
-    with mock.patch.object(torch.compiler, "_is_compiling_flag", True):
+    with one_thread, mock.patch.object(torch.compiler, "_is_compiling_flag", True):
         yield
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from bayesvae.compiler import one_thread
 from bayesvae.core.programs import Program
 from bayesvae.core.trace import draws
 
@@ -25,7 +26,7 @@ def _gradients(
     try:
         for parameter in frozen:
             parameter.requires_grad_(True)
-        with torch.random.fork_rng(), torch.enable_grad():
+        with one_thread, torch.random.fork_rng(), torch.enable_grad():
             sites = [site for site in draws(guide, x, index).values() if not site.observed]
             reach = sum(site.value.sum() + site.log_density().sum() for site in sites)
             if not isinstance(reach, Tensor) or not reach.requires_grad:

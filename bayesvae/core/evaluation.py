@@ -4,11 +4,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from bayesvae.compiler import unvalidated
 from bayesvae.core import programs, trace
 from bayesvae.core.dependence import refuse_positions
 from bayesvae.core.distributions import centre_of
@@ -66,8 +66,7 @@ def require_a(kind: type, remedy: str, **named: Any) -> None:
 @contextmanager
 def evaluating(pair: Pair) -> Iterator[None]:
     """Evaluation mode, no gradients, no validation; the modules' modes are put back afterwards."""
-    validation = pyro.validation_enabled(False)
-    with torch.inference_mode(False), evaluation_mode(pair), torch.no_grad(), validation:
+    with torch.inference_mode(False), evaluation_mode(pair), torch.no_grad(), unvalidated:
         yield
 
 

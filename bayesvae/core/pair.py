@@ -30,6 +30,7 @@ from pyro.poutine.trace_messenger import TraceMessenger
 from torch import Tensor, nn
 from torch.distributions import transform_to
 
+from bayesvae.compiler import one_thread, unvalidated
 from bayesvae.core.programs import Program
 
 _number = count()
@@ -217,8 +218,13 @@ class Pair(nn.Module):
             x: a batch ``(B, *event)``.
             index: its positions ``(B,)``, for programs that need them.
         """
-        quietly = pyro.validation_enabled(False)
-        with torch.no_grad(), torch.random.fork_rng(), quietly, evaluation_mode(self):
+        with (
+            one_thread,
+            torch.no_grad(),
+            torch.random.fork_rng(),
+            unvalidated,
+            evaluation_mode(self),
+        ):
             for _ in range(2):  # automatic guides make their parameters in the first run
                 own = self._own()
                 self._run("guide", own, x, index)

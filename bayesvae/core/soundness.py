@@ -8,17 +8,18 @@ at the same `Sites`.  What only training can get wrong is looked for in `bayesva
 from collections.abc import Callable, Iterable, Iterator
 from math import inf
 
-import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor
 from torch.distributions import constraints
 
+from bayesvae.compiler import one_thread, unvalidated
 from bayesvae.core.distributions import bare, support_of
 from bayesvae.core.pair import Pair, evaluation_mode, require_pair
 from bayesvae.core.programs import DATA_PLATE, PARTICLE_PLATE
+from bayesvae.core.sites import Site, Sites
 from bayesvae.core.tables import aligned
-from bayesvae.core.trace import Site, Sites, run
+from bayesvae.core.trace import run
 
 Batch = Tensor | tuple[Tensor, Tensor | None]
 
@@ -41,7 +42,7 @@ def require_sound(
     """
     require_pair(pair)
     x, index = batch if isinstance(batch, (tuple, list)) else (batch, None)
-    with torch.random.fork_rng(), pyro.validation_enabled(False), evaluation_mode(pair):
+    with one_thread, torch.random.fork_rng(), unvalidated, evaluation_mode(pair):
         try:
             pair.find_parameters(x, index)
             sites = run(pair.model, pair.guide, x, index)

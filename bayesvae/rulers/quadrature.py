@@ -23,15 +23,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-import pyro
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
 from bayesvae.core import trace
 from bayesvae.core.coordinates import Coordinates, Standardised
+from bayesvae.core.evaluation import evaluating
 from bayesvae.core.memory import MEMORY, bytes_per_draw
-from bayesvae.core.pair import Pair, evaluation_mode, on_device_of, require_pair
+from bayesvae.core.pair import Pair, on_device_of, require_pair
 from bayesvae.rulers.boxes import Box, Frame, Values, covering
 
 _DRAWS = 64
@@ -227,7 +227,7 @@ def _summed(box: Box, values: Values) -> Quadrature:
 @contextmanager
 def _evaluating(pair: Pair, x: Tensor, index: Tensor | None) -> Iterator[None]:
     pair.find_parameters(x, index)
-    with torch.no_grad(), evaluation_mode(pair), pyro.validation_enabled(False):
+    with evaluating(pair):
         yield
 
 

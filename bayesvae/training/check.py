@@ -12,8 +12,9 @@ from torch import Tensor
 
 from bayesvae.core.pair import Pair
 from bayesvae.core.programs import sized
+from bayesvae.core.sites import Sites
 from bayesvae.core.soundness import Batch, not_finite, require_sound
-from bayesvae.core.trace import Sites, run
+from bayesvae.core.trace import run
 from bayesvae.objectives import Objective, elbo, is_pathwise, per_datum
 
 

@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pyro
 import torch
 from pyro.infer import ELBO, Trace_ELBO
 from pyro.optim import PyroOptim
@@ -20,7 +19,7 @@ from torch.optim import LBFGS, Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from tqdm import tqdm
 
-from bayesvae.compiler import Step, When
+from bayesvae.compiler import Step, When, unvalidated
 from bayesvae.core import programs, trace
 from bayesvae.core.dependence import guide_parameters, refuse_unseen
 from bayesvae.core.pair import Pair, evaluation_mode, on_device_of, require_pair
@@ -111,7 +110,7 @@ def fit(
     weight_at = kl_weight if callable(kl_weight) else lambda _: float(kl_weight)
 
     pair.train()
-    with _sparse_rows(pair) as tables, pyro.validation_enabled(False):
+    with _sparse_rows(pair) as tables, unvalidated:
         with torch.random.fork_rng():
             x, index = on_device_of(pair, *next(iter(batches)))
         check_pair(pair, (x, index), objective)
