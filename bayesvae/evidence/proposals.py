@@ -18,7 +18,15 @@ from torch.distributions import Distribution
 from bayesvae.compiler import When
 from bayesvae.core.coordinates import Coordinates, Point
 from bayesvae.families import Family, MultivariateNormal
-from bayesvae.optima import DEFAULT_ASCENT, LOOK, Ascender, Ascent, Frame, framed, masked
+from bayesvae.optima import (
+    DEFAULT_ASCENT,
+    LOOK,
+    Ascender,
+    Ascent,
+    StandardisedBatch,
+    masked,
+    standardised_batch,
+)
 
 State = tuple[Any, ...]
 """What a proposal knows of a batch besides the batch itself: tensors, or tuples of them."""
@@ -115,7 +123,7 @@ PRIOR = Proposal(
 
 
 class _Best(NamedTuple):
-    """The best member of a family for each datum: rows of it in v, and the frame of the batch.
+    """The best member of a family for each datum: rows of it in v, and the standardised batch.
 
     Attributes:
         members: the family for a number of latents, the same one at every call.
@@ -125,39 +133,39 @@ class _Best(NamedTuple):
     members: Callable[[int], Family]
     ascent: Ascent
 
-    def q(self, rows: Tensor, *frame: Any) -> Distribution:
-        frame = Frame(*frame)
-        return masked(self.members(frame.loc.shape[-1])(rows), frame.mask)
+    def q(self, rows: Tensor, *batch: Any) -> Distribution:
+        batch = StandardisedBatch(*batch)
+        return masked(self.members(batch.loc.shape[-1])(rows), batch.mask)
 
     def start(self, coordinates: Coordinates, x: Tensor, index: Tensor | None) -> State:
-        own, frame = framed(coordinates.guide, coordinates, x, index)
-        return self.members(coordinates.size).rows(frame.guide(own)), *frame
+        own, batch = standardised_batch(coordinates.guide, coordinates, x, index)
+        return self.members(coordinates.size).rows(batch.guide(own)), *batch
 
     def search(self, coordinates: Coordinates, budget: Budget) -> Search:
-        def log_joint(v: Tensor, *frame: Any) -> Tensor:
-            return Frame(*frame).log_joint(coordinates, v)
+        def log_joint(v: Tensor, *batch: Any) -> Tensor:
+            return StandardisedBatch(*batch).log_joint(coordinates, v)
 
         family = self.members(coordinates.size)
         ascent, options = self.ascent.patient_with(family), budget._asdict()
         climb = Ascender(log_joint, self.q, ascent, options.pop("modules"), **options)
 
         def found(state: State) -> State:
-            rows, *frame = state
-            prior = family.rows(Frame(*frame).prior(coordinates))
-            rows = climb.better_start(torch.stack([rows, prior]), *frame)
-            return climb(rows, *frame).rows, *frame
+            rows, *batch = state
+            prior = family.rows(StandardisedBatch(*batch).prior(coordinates))
+            rows = climb.better_start(torch.stack([rows, prior]), *batch)
+            return climb(rows, *batch).rows, *batch
 
         return found
 
     def draw(
         self, coordinates: Coordinates, state: State, k: int, x: Tensor, index: Tensor | None
     ) -> Tensor:
-        return Frame(*state[1:]).standardised.to_u(self.q(*state).sample((k,)))
+        return StandardisedBatch(*state[1:]).standardised.to_u(self.q(*state).sample((k,)))
 
     def log_density(self, state: State, point: Point) -> Tensor:
-        frame = Frame(*state[1:])
-        v = frame.standardised.to_v(point.u)
-        return self.q(*state).log_prob(v) - frame.log_determinant
+        batch = StandardisedBatch(*state[1:])
+        v = batch.standardised.to_v(point.u)
+        return self.q(*state).log_prob(v) - batch.log_determinant
 
 
 def optimum(

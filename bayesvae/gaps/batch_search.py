@@ -1,7 +1,7 @@
 """The best q of every family for one batch, and log p(x) from all of them: what `compare` repeats.
 
 Families act on the latents of a datum as one real vector, in the coordinates of
-`bayesvae.optima.standardised`.
+`bayesvae.optima.standardised_coordinates`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +25,6 @@ from bayesvae.optima import (
     LOOK,
     Ascender,
     Ascent,
-    Frame,
     Member,
     Optimum,
     Own,
@@ -33,9 +32,10 @@ from bayesvae.optima import (
     Refined,
     Refiner,
     Semi,
-    framed,
+    StandardisedBatch,
     kept,
     masked,
+    standardised_batch,
 )
 
 NOTHING: Mapping = MappingProxyType({})
@@ -127,7 +127,7 @@ class Comparer:
             return Compiled(function, [pair], when=settings.compile, name=f"{name} in compare")
 
         self._guide_weight = compiled(self._weight_under_guide, "The guide's log-weight")
-        self._value = compiled(lambda v, *frame: [self._log_joint(v, *frame)], "The log joint")
+        self._value = compiled(lambda v, *batch: [self._log_joint(v, *batch)], "The log joint")
         self._pooled = compiled(self._weight_under_all, "The pooled weights")
 
     def __call__(self, x: Tensor, index: Tensor | None) -> Compared:
@@ -141,14 +141,14 @@ class Comparer:
         if not self._families:
             proposal = weights(guide_weight, settings.evidence_particles, at_once)
             return Compared(amortized, proposal.log_evidence())
-        own, frame = framed(self.guide, self.coordinates, x, index)
-        optima, best = self._optima(own, frame)
+        own, batch = standardised_batch(self.guide, self.coordinates, x, index)
+        optima, best = self._optima(own, batch)
         home = next((n for n, m in best.items() if own is not None and own.within(m.family)), None)
         start = None if home is None else own.member(best[home].family)
-        refined = self._refined(home, start, frame)
+        refined = self._refined(home, start, batch)
         reached = {k: Member(start.family, found.rows) for k, found in refined.items()}
-        bounds = {name: self._bound(member, frame) for name, member in best.items()}
-        evidence = self._evidence(best, frame)
+        bounds = {name: self._bound(member, batch) for name, member in best.items()}
+        evidence = self._evidence(best, batch)
         members = best if start is None else {"guide": start, **best}
         members = members | {route_of(k): member for k, member in reached.items()}
         return Compared(
@@ -157,66 +157,68 @@ class Comparer:
             bounds,
             optima,
             home,
-            {k: self._bound(member, frame) for k, member in reached.items()},
+            {k: self._bound(member, batch) for k, member in reached.items()},
             refined,
-            kept(frame, self.coordinates, members),
+            kept(batch, self.coordinates, members),
         )
 
-    def _q(self, member: Member, frame: Frame) -> Distribution:
-        return masked(member.family(member.rows), frame.mask)
+    def _q(self, member: Member, batch: StandardisedBatch) -> Distribution:
+        return masked(member.family(member.rows), batch.mask)
 
-    def _bound(self, member: Member, frame: Frame) -> Estimate:
+    def _bound(self, member: Member, batch: StandardisedBatch) -> Estimate:
         """L[q] by fresh draws."""
-        under = partial(self._under, self._q(member, frame), frame)
-        at_once = self.settings.at_once(len(frame.x))
+        under = partial(self._under, self._q(member, batch), batch)
+        at_once = self.settings.at_once(len(batch.x))
         return weights(under, self.settings.particles, at_once).elbo()
 
     def _optima(
-        self, own: Own | None, frame: Frame
+        self, own: Own | None, batch: StandardisedBatch
     ) -> tuple[dict[str, Optimum], dict[str, Member]]:
         """The best member of each family, started where the narrower ones ended."""
-        starts = [frame.guide(own), frame.prior(self.coordinates)]
+        starts = [batch.guide(own), batch.prior(self.coordinates)]
         optima, best = {}, {}
         for name, family in self._families.items():
             ascender = self._ascender(name, family)
             candidates = torch.stack([family.rows(start) for start in starts])
-            optimum = ascender(ascender.better_start(candidates, *frame), *frame)
+            optimum = ascender(ascender.better_start(candidates, *batch), *batch)
             optima[name], best[name] = optimum, Member(family, optimum.rows)
             starts.append(family(optimum.rows))
             if name not in self.working:
-                self.working[name] = ascender.bytes_a_datum(optimum.rows, *frame)
+                self.working[name] = ascender.bytes_a_datum(optimum.rows, *batch)
         return optima, best
 
-    def _refined(self, home: str | None, start: Member | None, frame: Frame) -> dict[int, Refined]:
+    def _refined(
+        self, home: str | None, start: Member | None, batch: StandardisedBatch
+    ) -> dict[int, Refined]:
         """What k steps from the guide reach, where it is a member of a family."""
         if start is None or self.settings.semi is None:
             return {}
         refiner = self._refiner(home, start.family)
-        found = refiner(start.rows, *frame)
+        found = refiner(start.rows, *batch)
         for k in found:
             if route_of(k) not in self.working:
-                taken = refiner.bytes_a_datum(start.rows, *frame) if k else 0
+                taken = refiner.bytes_a_datum(start.rows, *batch) if k else 0
                 self.working[route_of(k)] = taken
         return found
 
-    def _log_joint(self, v: Tensor, *frame: Any) -> Tensor:
+    def _log_joint(self, v: Tensor, *batch: Any) -> Tensor:
         """log p(x_n, v_n), ``(K, B)``."""
-        return Frame(*frame).log_joint(self.coordinates, v)
+        return StandardisedBatch(*batch).log_joint(self.coordinates, v)
 
-    def _under(self, q: Distribution, frame: Frame, particles: int) -> Tensor:
+    def _under(self, q: Distribution, batch: StandardisedBatch, particles: int) -> Tensor:
         """Log-weights ``(K, B)`` of draws of q."""
         v = q.sample((particles,))
-        return self._value(v, *frame)[0] - q.log_prob(v)
+        return self._value(v, *batch)[0] - q.log_prob(v)
 
-    def _evidence(self, best: Mapping[str, Member], frame: Frame) -> Estimate:
+    def _evidence(self, best: Mapping[str, Member], batch: StandardisedBatch) -> Estimate:
         """log p(x) from a mixture of the guide, where its density is known, and every q."""
-        found = [(member.rows, *frame) for member in best.values()]
+        found = [(member.rows, *batch) for member in best.values()]
         state = ((), *found) if self.coordinates.complete else tuple(found)
 
         def pooled(k: int) -> Tensor:
-            return self._pooled(state, k, frame.x, frame.index)[0]
+            return self._pooled(state, k, batch.x, batch.index)[0]
 
-        at_once = self.settings.at_once(len(frame.x))
+        at_once = self.settings.at_once(len(batch.x))
         return weights(pooled, self.settings.evidence_particles, at_once).log_evidence()
 
     def _weight_under_all(self, *args: Any) -> list[Tensor]:
@@ -233,7 +235,7 @@ class Comparer:
         return [terms.local.log_weight]
 
     def _q_of(self, family: Family) -> Callable[..., Distribution]:
-        return lambda rows, *context: masked(family(rows), Frame(*context).mask)
+        return lambda rows, *context: masked(family(rows), StandardisedBatch(*context).mask)
 
     def _ascender(self, name: str, family: Family) -> Ascender:
         if name not in self._ascenders:

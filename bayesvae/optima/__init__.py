@@ -1,21 +1,21 @@
 """The best member of a family for each datum: q* = argmax L[q_lambda], and the way to it.
 
-`ascent` climbs each datum's own bound, in the coordinates of `standardised`; `refinement`
+`ascent` climbs each datum's own bound, in the `standardised_coordinates`; `refinement`
 takes only a few steps, from where a guide is.  `evidence` draws from what is found, `gaps`
 measures what a guide loses against it.  It may use `families`, `guides`, `core` and `compiler`.
 """
 
 from bayesvae.optima.ascent import DEFAULT_ASCENT, LOOK, Ascender, Ascent, Optimum
 from bayesvae.optima.refinement import Refined, Refiner, Semi
-from bayesvae.optima.standardised import (
-    Frame,
+from bayesvae.optima.standardised_coordinates import (
     Member,
     Own,
     Posteriors,
-    framed,
+    StandardisedBatch,
     joined,
     kept,
     masked,
+    standardised_batch,
 )
 
 __all__ = [
@@ -23,7 +23,6 @@ __all__ = [
     "LOOK",
     "Ascender",
     "Ascent",
-    "Frame",
     "Member",
     "Optimum",
     "Own",
@@ -31,8 +30,9 @@ __all__ = [
     "Refined",
     "Refiner",
     "Semi",
-    "framed",
+    "StandardisedBatch",
     "joined",
     "kept",
     "masked",
+    "standardised_batch",
 ]

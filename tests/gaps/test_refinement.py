@@ -95,7 +95,7 @@ MEMBERS = ["Normal", "MultivariateNormal", "LowRankNormal", "NormalMixture", "Fl
 
 @pytest.mark.parametrize("name", MEMBERS)
 def test_steps_begin_at_the_guide_itself_in_whatever_family_it_is(name):
-    """Catches a guide that is carried into the frame by its moments alone."""
+    """Catches a guide that is carried into standardised coordinates by its moments alone."""
     model, make = rotated(), getattr(families, name)
     x = drawn(model, 5)
     own = guides.Amortized(networks.MLP(5, (), make(2).size), make(2))

@@ -28,7 +28,7 @@ MOMENTS = 256
 """Draws a datum for the guide's mean and scale where no closed form is at hand."""
 
 
-class Frame(NamedTuple):
+class StandardisedBatch(NamedTuple):
     """What tells one batch from another.
 
     Attributes:
@@ -110,16 +110,16 @@ class Own(NamedTuple):
         return Member(family, family.rows(self.of_v)) if inside else None
 
 
-def framed(
+def standardised_batch(
     guide: Program, coordinates: Coordinates, x: Tensor, index: Tensor | None
-) -> tuple[Own | None, Frame]:
-    """The guide's distribution, and the frame that it gives a batch."""
+) -> tuple[Own | None, StandardisedBatch]:
+    """The guide's distribution, and the batch standardised by it."""
     q, mask = _as_one_vector(guide, x, index), coordinates.mask(x, index)
     if q is None:
         draws = coordinates.draws(MOMENTS, x, index)
-        return None, Frame(x, index, *Standardised.by(draws), mask)
-    frame = Frame(x, index, q.mean, q.stddev, mask)
-    return Own(q, _standardised(q, frame.loc, frame.scale)), frame
+        return None, StandardisedBatch(x, index, *Standardised.by(draws), mask)
+    batch = StandardisedBatch(x, index, q.mean, q.stddev, mask)
+    return Own(q, _standardised(q, batch.loc, batch.scale)), batch
 
 
 def _as_one_vector(guide: Program, x: Tensor, index: Tensor | None) -> Distribution | None:
@@ -204,15 +204,17 @@ class Posteriors(NamedTuple):
         return TransformedDistribution(family(rows[data]), [to_u])
 
 
-def kept(frame: Frame, coordinates: Coordinates, members: Mapping[str, Member]) -> Posteriors:
+def kept(
+    batch: StandardisedBatch, coordinates: Coordinates, members: Mapping[str, Member]
+) -> Posteriors:
     """What is kept of a batch."""
-    index = torch.arange(len(frame.x)) if frame.index is None else frame.index
+    index = torch.arange(len(batch.x)) if batch.index is None else batch.index
     return Posteriors(
-        frame.x.cpu(),
+        batch.x.cpu(),
         index.cpu(),
         coordinates.names,
-        frame.loc.cpu(),
-        frame.scale.cpu(),
+        batch.loc.cpu(),
+        batch.scale.cpu(),
         {name: Member(family, rows.cpu()) for name, (family, rows) in members.items()},
     )
 
