@@ -30,7 +30,7 @@ class Part(NamedTuple):
         supplied: constructor arguments that the program fills in.
         what: the place in words.
         absent: one of the home's classes that has no place here.
-        methods: what a class must have besides.
+        only: the home's classes that have a place here, if not all others.
     """
 
     home: ModuleType
@@ -38,7 +38,7 @@ class Part(NamedTuple):
     supplied: frozenset[str]
     what: str
     absent: str = ""
-    methods: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
 
     @property
     def classes(self) -> dict[str, type]:
@@ -47,7 +47,7 @@ class Part(NamedTuple):
         return {
             name: each
             for name, each in found.items()
-            if name != self.absent and all(hasattr(each, method) for method in self.methods)
+            if name != self.absent and name in (self.only or found)
         }
 
 
@@ -76,7 +76,7 @@ PARTS = {
         nn.Module,
         frozenset({"event", "latent", "data", "size", "weight", "loc", "scale"}),
         "instead of all parts above: a class with programs `model` and `guide`",
-        methods=("model", "guide"),
+        only=("PPCA",),
     ),
 }
 _INNER = {"prior.family": families}

@@ -103,6 +103,7 @@ def codes(pair: Pair, data: Any, *, draw: bool = False) -> dict[str, Tensor]:
             latent lies in a further plate.
 
     Example:
+        >>> import torch
         >>> from bayesvae.pairs import PPCA, ppca
         >>> pair = ppca(PPCA(torch.eye(3)[:, :1], torch.zeros(3), 1.0))
         >>> codes(pair, torch.ones(4, 3))["z"].squeeze(-1)

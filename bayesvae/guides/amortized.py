@@ -18,6 +18,7 @@ class Amortized(nn.Module):
         site: name of the latent.
 
     Example:
+        >>> import torch
         >>> from bayesvae import families, networks
         >>> guide = Amortized(networks.MLP(4, (8,), 6), families.Normal(3))
         >>> guide.posterior(torch.zeros(5, 4)).batch_shape

@@ -13,6 +13,8 @@ class Bernoulli(Likelihood):
     Not for grey levels, on which its density is no density; binarise them, or use `Normal`.
 
     Example:
+        >>> import torch
+        >>> from torch import nn
         >>> Bernoulli(nn.Linear(2, 64))(torch.zeros(5, 2)).event_shape
         torch.Size([64])
     """

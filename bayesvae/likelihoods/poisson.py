@@ -12,6 +12,8 @@ class Poisson(Likelihood):
     """Counts x with rates softplus(network) + 1e-6, ``(*, *event)``.
 
     Example:
+        >>> import torch
+        >>> from torch import nn
         >>> Poisson(nn.Linear(2, 64)).mean(torch.zeros(5, 2)).shape
         torch.Size([5, 64])
     """

@@ -23,6 +23,7 @@ class MLP(nn.Module):
         ValueError: for a width below 1; on a call with another event shape than ``inputs``.
 
     Example:
+        >>> import torch
         >>> decoder = MLP(2, (16,), (1, 8, 8))
         >>> decoder(torch.zeros(5, 3, 2)).shape
         torch.Size([5, 3, 1, 8, 8])
