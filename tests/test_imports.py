@@ -141,6 +141,14 @@ def test_the_rows_name_modules_that_exist():
     assert set(" ".join(MAY_IMPORT.values()).split()) <= parts
 
 
+def test_the_architecture_page_and_every_folder_say_what_the_folder_is_for():
+    page = (ROOT.parent / "docs" / "architecture.md").read_text()
+    for folder in {*MAY_IMPORT, "cli"}:
+        assert f"`{folder}/`" in page
+        lines = (importlib.import_module(f"bayesvae.{folder}").__doc__ or "").splitlines()
+        assert len(lines) >= 3, f"{folder}/__init__.py says in a paragraph what it is for"
+
+
 @pytest.mark.parametrize(
     ("source", "modules"),
     [

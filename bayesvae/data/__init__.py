@@ -1,4 +1,10 @@
-"""Data sets, binarisation, and loaders that know where each datum came from."""
+"""Data sets, binarisation, and loaders that know where each datum came from.
+
+`sets` and `vision` have data by name, `synthetic` makes some whose truth is known, `files` reads a
+user's own (`arrays`, `tables`, `image_folders`; `raw` makes `Splits` of them).  `loaders` serves
+any of them as batches ``(x, index)``, `mapped` those that stay on disk.  A new set or kind of file
+goes to one of these.  It imports nothing of the package.
+"""
 
 from bayesvae.data.describe import Description, describe
 from bayesvae.data.files import read, read_rows

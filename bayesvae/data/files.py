@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from bayesvae.data.arrays import read_npy, read_npz, read_pt
+from bayesvae.data.image_folders import read_folder
 from bayesvae.data.mapped import Mapped
-from bayesvae.data.pictures import read_folder
 from bayesvae.data.raw import Raw, to_splits
 from bayesvae.data.splits import Splits
 from bayesvae.data.tables import read_table

@@ -9,6 +9,8 @@ object with
     ``family.rows(q)``     rows that give q, or the member that shares its moments;
     ``family.contains(q)`` whether q is a member (so that ``rows`` is exact).
 
+A family of your own is one file here and one line below; it may use `core`.
+
 Rows of zeros, or small ones, are a place to start from: about a standard normal, with a gradient.
 """
 

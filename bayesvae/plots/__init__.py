@@ -1,7 +1,8 @@
 """Pictures of a latent-variable model: its samples, training, latents, inference gaps.
 
 Functions take arrays and give axes or figures.  Figures are not pyplot's: nothing to close, no
-display needed.
+display needed.  A picture is a file here; what all of them share is in `style`.  Of the package
+they know only how to write a file (`bayesvae.core.files`).
 """
 
 from bayesvae.plots.brackets import WidthCurve, bracket_widths

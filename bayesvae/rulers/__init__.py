@@ -9,7 +9,8 @@
 `quadrature`             any pair, D <= 2             on a grid, with an error that shows
 =======================  ===========================  ===========================================
 
-`bayesvae.pairs.PPCA` is one of them too.
+`bayesvae.pairs.PPCA` is one of them too.  A ruler is a `Ruler`, a file of its own here; it may use
+`families` and `core`.
 """
 
 from bayesvae.rulers.components import CategoricalComponents, NormalComponents
