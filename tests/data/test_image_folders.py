@@ -94,9 +94,9 @@ def test_images_are_resized_to_height_and_width(size, shape, tmp_path):
 def test_images_are_counted_before_memory_is_taken(options, bytes_of_each, tmp_path, monkeypatch):
     for i in range(3):
         draw(tmp_path / f"{i}.png", COLOUR)
-    monkeypatch.setattr(pictures, "MOST", 3 * bytes_of_each)
+    monkeypatch.setattr(image_folders, "MOST", 3 * bytes_of_each)
     assert len(data.read(tmp_path, test=0, **options).train) == 3
-    monkeypatch.setattr(pictures, "MOST", 3 * bytes_of_each - 1)
+    monkeypatch.setattr(image_folders, "MOST", 3 * bytes_of_each - 1)
     with pytest.raises(ValueError, match=r"got 3 of 3 x \d x \d bytes"):
         data.read(tmp_path, **options)
 
