@@ -33,7 +33,7 @@ from bayesvae.optima import Semi
 from bayesvae.pairs import baselines
 from bayesvae.training import CompiledSVI, check_pair, fit
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 
 __all__ = [
     "Annealing",

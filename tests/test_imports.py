@@ -1,6 +1,7 @@
 """Who may know whom: the model half knows no algorithm, the algorithms know no component."""
 
 import ast
+import configparser
 import importlib
 import re
 import subprocess
@@ -165,9 +166,60 @@ def test_the_parser_sees_every_form_of_import(source, modules):
     assert {part(module) for module in imported(ast.parse(source))} == modules
 
 
+def fresh(code):
+    """What a new process says, which has imported nothing yet."""
+    run = [sys.executable, "-c", code]
+    return subprocess.run(run, check=True, capture_output=True, text=True).stdout.split()
+
+
 def test_the_compiler_is_imported_only_where_it_compiles():
     code = "import bayesvae, sys; sys.exit('torch._dynamo' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_what_draws_reads_or_parses_is_imported_only_where_it_does():
+    """Catches seconds of waiting for whoever only wants to train."""
+    late = {"matplotlib", "sklearn", "torchvision", "jsonargparse", "arviz", "pandas"}
+    loaded = fresh("import bayesvae, sys; print(*{name.split('.')[0] for name in sys.modules})")
+    assert "pyro" in loaded
+    assert not late & set(loaded)
+
+
+@pytest.mark.parametrize("first", ["import bayesvae.plots.posterior_contours", "pass"])
+def test_pictures_are_there_when_they_are_asked_for(first):
+    """Catches a file that hides the picture of its name once it is imported."""
+    shown = "print(*(name for name in plots.__all__ if hasattr(getattr(plots, name), '__doc__')))"
+    found = fresh(f"{first}; from bayesvae import plots; {shown}")
+    assert found == bayesvae.plots.__all__
+    kinds = fresh(f"{first}; from bayesvae import plots; print(callable(plots.posteriors))")
+    assert kinds == ["True"]
+
+
+def test_pictures_are_named_alike_for_those_who_run_and_those_who_read():
+    tree = ast.parse(MODULES["plots"].read_text())
+    files = {module.split(".")[-1] for module in IMPORTS["plots"]}
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    read = [alias.name for each in block.body for alias in each.names]
+    assert sorted(read) == sorted(bayesvae.plots.__all__)
+    assert not files & set(read), "a picture has the name of a file"
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = bayesvae.plots.nothing
+
+
+def test_the_version_is_one_everywhere():
+    changes = (ROOT.parent / "README.md").read_text().partition("## Changes")[2]
+    assert re.search(r"\*\*(\d+\.\d+\.\d+)\*\*", changes)[1] == bayesvae.__version__
+    assert fresh("from bayesvae.cli import main; main(['--version'])") == [
+        "bayesvae",
+        bayesvae.__version__,
+    ]
+
+
+def test_types_are_installed_with_the_package():
+    settings = configparser.ConfigParser()
+    settings.read(ROOT.parent / "setup.cfg")
+    assert (ROOT / "py.typed").is_file()
+    assert settings["options.package_data"]["bayesvae"] == "py.typed"
 
 
 @pytest.mark.parametrize("package", [m for m, f in MODULES.items() if f.stem == "__init__"])

@@ -1,12 +1,13 @@
 """``bayesvae compare``: what the inference of a run costs, and where the cost comes from."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveInt
-from matplotlib.figure import Figure
 
 from bayesvae import plots
 from bayesvae.cli import runs
@@ -23,6 +24,9 @@ from bayesvae.core.estimates import mean_and_error
 from bayesvae.families import Family
 from bayesvae.gaps import Comparison, compare
 from bayesvae.optima import Semi
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def compare_parser() -> Parser:

@@ -1,12 +1,13 @@
 """The pictures of a run, and the arrays under them."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from bayesvae import generate, plots
@@ -15,6 +16,9 @@ from bayesvae.cli.source import Labelled
 from bayesvae.core import files
 from bayesvae.core.pair import Pair
 from bayesvae.training import Epoch
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 MANY = 2000
 """At most so many data, and so many draws, go into a density or a histogram."""

@@ -20,6 +20,8 @@ Ranks of an entry do not change under a monotone transform, so they are taken in
 of `bayesvae.core.coordinates`; densities are those of u.
 """
 
+from __future__ import annotations
+
 import csv
 import io
 import math
@@ -27,10 +29,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 from torch.distributions import biject_to, constraints
 from tqdm import tqdm
@@ -58,6 +59,9 @@ from bayesvae.diagnose.findings import (
 )
 from bayesvae.diagnose.uniformity import Uniform
 from bayesvae.generate import blank, joint_draws
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 """The credible sets whose coverage is printed."""

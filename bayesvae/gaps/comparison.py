@@ -1,13 +1,14 @@
 """The comparison's result: per-datum arrays, a table, a CSV file and figures."""
 
+from __future__ import annotations
+
 import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from bayesvae import plots
@@ -19,6 +20,9 @@ from bayesvae.gaps import pictures
 from bayesvae.gaps.costs import Price
 from bayesvae.gaps.inference_data import inference_data
 from bayesvae.gaps.split_results import Split
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class Comparison(NamedTuple):

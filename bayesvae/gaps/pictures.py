@@ -1,9 +1,11 @@
 """Pictures of a comparison for which the pair is run again: its worst data, its posteriors."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from bayesvae import generate, plots
@@ -13,6 +15,9 @@ from bayesvae.core.evaluation import conditioned, evaluating
 from bayesvae.core.pair import Pair, on_device_of
 from bayesvae.gaps.split_results import Split
 from bayesvae.optima import Posteriors
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _AT_ONCE = 500
 _POINTS = 301

@@ -1,12 +1,13 @@
 """What several trainings of one model leave: their courses, a table, a CSV file and a figure."""
 
+from __future__ import annotations
+
 import csv
 import io
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from bayesvae import plots
@@ -14,6 +15,9 @@ from bayesvae.core.estimates import Estimate, mean_and_error
 from bayesvae.core.files import write_aside
 from bayesvae.core.pair import Pair
 from bayesvae.core.tables import aligned
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class Moment(NamedTuple):

@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from bayesvae import data
+from bayesvae.data import image_folders
 
 GREY = np.arange(24, dtype="u1").reshape(4, 6) * 10
 COLOUR = np.stack([GREY, 255 - GREY, GREY // 2], -1)
