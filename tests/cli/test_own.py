@@ -12,13 +12,13 @@ from commands import QUICK, contents, fit
 from bayesvae.cli import main
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
+PAGE = (ROOT / "docs" / "command-line.md").read_text()
 PRIOR = next(
     block
-    for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     if "class MyPrior" in block
 )
-"""The prior that the README shows."""
+"""The prior that the documentation shows."""
 
 PAIR = '''
 import pyro
