@@ -17,6 +17,9 @@ from tqdm import tqdm
 from bayesvae.data.raw import Raw
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif")
+FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")
+"""What is read, whatever a file is called: PIL would hand others to programs that run what they
+say, as PostScript to Ghostscript."""
 MANY = 2000
 MOST = 2**32
 
@@ -131,7 +134,7 @@ def _image(file: Path, size: tuple[int, int] | None, grey: bool) -> np.ndarray:
 def _opened(file: Path) -> Iterator[Image.Image]:
     """The image; one error for all that PIL throws, where each format has its own."""
     try:
-        with Image.open(file) as image:
+        with Image.open(file, formats=FORMATS) as image:
             yield image
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise ValueError(

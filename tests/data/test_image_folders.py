@@ -137,3 +137,30 @@ def test_what_is_no_set_of_images_is_refused_in_words(name, tmp_path):
     make(tmp_path)
     with pytest.raises(ValueError, match=words):
         data.read(tmp_path, **options)
+
+
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"
+
+
+@pytest.mark.parametrize("suffix", image_folders.SUFFIXES)
+def test_a_program_that_is_called_an_image_is_not_run(tmp_path, monkeypatch, suffix):
+    """PIL would hand PostScript to Ghostscript, which writes, reads and deletes files."""
+    ran = tmp_path / "ran"
+    folder, programs = tmp_path / "images", tmp_path / "programs"
+    folder.mkdir()
+    programs.mkdir()
+    (programs / "gs").write_text(f"#!/bin/sh\ntouch {ran}\n")
+    (programs / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", str(programs), prepend=":")
+    monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", str(programs / "gs"))
+    (folder / f"picture{suffix}").write_bytes(POSTSCRIPT + b"(gone) deletefile\n%%EOF\n")
+    with pytest.raises(ValueError, match="cannot be read as an image"):
+        data.read(folder)
+    assert not ran.exists()
+
+
+def test_every_format_that_is_promised_is_read(tmp_path):
+    for suffix in image_folders.SUFFIXES:
+        draw(tmp_path / suffix / f"a{suffix}")
+        draw(tmp_path / suffix / f"b{suffix}")
+        assert len(data.read(tmp_path / suffix, test=0).train) == 2
