@@ -19,7 +19,7 @@ from bayesvae.cli.help import Parser
 from bayesvae.cli.mistakes import own_error, unknown
 from bayesvae.cli.parts import PARTS, imported, own_arguments
 from bayesvae.cli.rules import rule
-from bayesvae.cli.trust import read_yaml, refuse_foreign
+from bayesvae.cli.trust import OWN, read_yaml, refuse_foreign
 
 _NETWORKS = ("encoder", "decoder")
 _NOT_IN_FILES = ("help", "config", "print_config")
@@ -66,10 +66,12 @@ def parse(parser: Parser, words: Sequence[str]) -> Namespace:
     if {"-h", "--help"} & set(words):
         # Help alone: a file of options beside it would be read, and what it names imported.
         return parser.parse_args(["--help"])
-    given = list(chain.from_iterable(_expanded(parser, each) for each in _spoken(parser, words)))
+    spoken = list(_spoken(parser, words))
+    said = {each.key for each in spoken}
+    given = list(chain.from_iterable(_expanded(parser, each, said) for each in spoken))
     _check_parts(parser, given)
     try:
-        found = parser.parse_args(words)
+        found = parser.parse_args(list(_without_own(parser, words, said)))
     except ArgumentError as error:
         raise _blamed(parser, given, error) from error
     _check_found(parser, found)
@@ -92,7 +94,21 @@ def parse_file(parser: Parser, path: Path) -> Namespace:
     return found
 
 
-def _expanded(parser: Parser, given: Given) -> list[Given]:
+def _without_own(parser: Parser, words: Sequence[str], said: set[str]) -> Iterator[str]:
+    """The words, with files of options that do not say again what the user said (`trust.OWN`)."""
+    file = False
+    for word in words:
+        joined = word.startswith("--config=")
+        if not parser.trust and (file or joined):
+            content = read_yaml(Path(word.removeprefix("--config=") if joined else word))
+            left = {key: v for key, v in content.items() if key not in OWN or key not in said}
+            yield ("--config=" if joined else "") + json.dumps(left)
+        else:
+            yield word
+        file = word == "--config"
+
+
+def _expanded(parser: Parser, given: Given, said: set[str]) -> list[Given]:
     """An option, or for ``--config`` those in its file, if that may be trusted."""
     if given.key != "config":
         return [given]
@@ -100,8 +116,11 @@ def _expanded(parser: Parser, given: Given) -> list[Given]:
     if not path.is_file():
         raise ValueError(f"--config needs a YAML file; there is none at {given.text}.")
     inside = list(_in_file(parser, path))
-    refuse_foreign(path, parser.trust)
-    return inside
+    defaults = {action.dest: action.default for action in parser._actions}
+    refuse_foreign(
+        path, parser.trust, {k: defaults[k] for k in OWN if k in defaults.keys() - said}
+    )
+    return [each for each in inside if each.key not in OWN or each.key not in said]
 
 
 def _spoken(parser: Parser, words: Sequence[str]) -> Iterator[Given]:

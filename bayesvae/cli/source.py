@@ -5,7 +5,6 @@ settles what was left open, and is said aloud.
 """
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,16 +25,25 @@ class DataSet(NamedTuple):
     """A data set by name.
 
     Attributes:
-        read: its splits, from the folder of data sets or, for None, from where it is kept.
+        read: of a folder of data sets, or None for where they are kept, and whether the network
+            may be asked: its splits.
         summary: it in words.
     """
 
-    read: Callable[[str | None], data.Splits]
+    read: Callable[[str | None, bool], data.Splits]
     summary: str
 
 
-def _made(make: Callable[[], data.Synthetic]) -> Callable[[str | None], data.Splits]:
-    return lambda root: make().splits
+def _made(make: Callable[[], data.Synthetic]) -> Callable[[str | None, bool], data.Splits]:
+    return lambda root, download: make().splits
+
+
+def _kept(read: Callable[[str | None], data.Splits]) -> Callable[[str | None, bool], data.Splits]:
+    return lambda root, download: read(root)
+
+
+def _torchvision(name: str) -> Callable[[str | None, bool], data.Splits]:
+    return lambda root, download: data.from_torchvision(name, root, download=download)
 
 
 _TORCHVISION = {
@@ -53,15 +61,12 @@ _TORCHVISION = {
 }
 
 DATA_SETS: Mapping[str, DataSet] = {
-    "digits": DataSet(lambda root: data.digits(), "1,797 digits of 8 x 8; no download"),
-    "mnist": DataSet(data.mnist, "70,000 digits of 28 x 28"),
-    "fashion-mnist": DataSet(data.fashion_mnist, "70,000 pictures of clothes, 28 x 28"),
-    **{
-        name: DataSet(partial(data.from_torchvision, name), _TORCHVISION[name])
-        for name in data.TORCHVISION
-    },
-    "frey-faces": DataSet(data.frey_faces, "1,965 frames of one face, 28 x 20"),
-    "omniglot": DataSet(data.omniglot, "32,460 characters of 50 alphabets, 28 x 28"),
+    "digits": DataSet(lambda *_: data.digits(), "1,797 digits of 8 x 8; no download"),
+    "mnist": DataSet(_torchvision("mnist"), "70,000 digits of 28 x 28"),
+    "fashion-mnist": DataSet(_torchvision("fashion-mnist"), "70,000 pictures of clothes, 28 x 28"),
+    **{name: DataSet(_torchvision(name), _TORCHVISION[name]) for name in data.TORCHVISION},
+    "frey-faces": DataSet(_kept(data.frey_faces), "1,965 frames of one face, 28 x 20"),
+    "omniglot": DataSet(_kept(data.omniglot), "32,460 characters of 50 alphabets, 28 x 28"),
     "curve": DataSet(_made(data.curve), "made: a bent line in the plane, with noise"),
     "mixture": DataSet(_made(data.mixture), "made: a mixture of normals"),
     "ppca": DataSet(_made(data.ppca), "made: linear-Gaussian latents"),
@@ -116,14 +121,15 @@ def prepare(config: Namespace, say: Callable[[str], None], known: Facts | None =
     Args:
         config: the options of ``bayesvae fit``; what was open in it is filled in.
         say: told what was found and chosen.
-        known: what is known of the data already, if a run is prepared again.
+        known: what is known of the data already, if a run is prepared again; the network is then
+            left alone, for a run may be somebody else's.
 
     Raises:
         ValueError: if the data are not sound, are not those of the run, or the options do not fit
             them.
         OSError: if they cannot be read.
     """
-    splits = _splits(config)
+    splits = _splits(config, download=known is None)
     settle(config, splits, say)
     train, validation = splits.train, None
     if config.validation > 0:
@@ -166,7 +172,7 @@ def others(
     """
     if options.data in DATA_SETS:
         refuse_reading(options, f"the data set {options.data}")
-        splits = DATA_SETS[options.data].read(options.data_root)
+        splits = DATA_SETS[options.data].read(options.data_root, True)
         x, labels = splits.test, splits.test_labels
     else:
         path = _path(options.data)
@@ -240,10 +246,10 @@ def refuse_reading(options: Namespace, of: str) -> None:
         raise ValueError(f"{', '.join(given)} tells how to read a file; got {of}. Leave it out.")
 
 
-def _splits(config: Namespace) -> data.Splits:
+def _splits(config: Namespace, download: bool) -> data.Splits:
     if config.data in DATA_SETS:
         refuse_reading(config, f"the data set {config.data}")
-        return DATA_SETS[config.data].read(config.data_root)
+        return DATA_SETS[config.data].read(config.data_root, download)
     path = _path(config.data)
     config.data = str(path.resolve())
     return data.read(path, test=config.test, **_reading(config, columns=config.columns))

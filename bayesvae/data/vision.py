@@ -69,7 +69,9 @@ _SETS = {
 TORCHVISION = tuple(name for name in _SETS if name not in ("mnist", "fashion-mnist"))
 
 
-def from_torchvision(name: str, root: str | os.PathLike | None = None) -> Splits:
+def from_torchvision(
+    name: str, root: str | os.PathLike | None = None, *, download: bool = True
+) -> Splits:
     """Return one of torchvision's sets of images, downloaded if need be.
 
     Args:
@@ -78,6 +80,7 @@ def from_torchvision(name: str, root: str | os.PathLike | None = None) -> Splits
             "cifar100", "svhn" (without the extra images); also "mnist" and "fashion-mnist".
         root: Folder where torchvision keeps it, such as the one above ``KMNIST/raw`` or
             ``cifar-10-batches-py``; by default as `mnist`.
+        download: Whether to ask the network for files that are not there.
 
     Returns:
         Images of event shape ``(1, H, W)`` or ``(3, H, W)`` in 256 levels, their classes, and the
@@ -98,6 +101,12 @@ def from_torchvision(name: str, root: str | os.PathLike | None = None) -> Splits
     folder = root / known.folder
     files = [*known.train, *known.test]
     if not all((folder / file).is_file() for file in files):
+        if not download:
+            raise FileNotFoundError(
+                f"{known.kind} needs {', '.join(files)} in {folder}, and may not ask the network "
+                f"for them here. Name the data yourself with --data {name}, or set BAYESVAE_DATA "
+                f"or --data-root to a folder that has {known.folder or 'them'}."
+            )
         _download(known, root, f"{', '.join(files)} in {folder}")
     train, train_labels, names = _read(known, root, train=True)
     test, test_labels, _ = _read(known, root, train=False)

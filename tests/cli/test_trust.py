@@ -9,7 +9,11 @@ import torch
 import yaml
 from commands import QUICK, copied, fit
 
-from bayesvae.cli import main
+from bayesvae.cli import main, parse
+from bayesvae.cli.arguments import fit_parser
+from bayesvae.cli.main import COMMANDS
+from bayesvae.cli.parts import PARTS
+from bayesvae.cli.trust import NAMES, OWN, PLAIN, refuse_foreign
 
 STRANGE = """
 from pathlib import Path
@@ -106,6 +110,74 @@ def test_what_is_trusted_is_imported(place):
 def test_an_option_cut_short_is_no_way_around(option, place, capsys):
     assert main(["fit", option, "inner.yaml", "--quiet"]) == 2
     assert not (place / "imported").exists()
+
+
+@pytest.mark.parametrize("value", [["strange.Prior"], "strange.Prior", ["Normal", "strange.A"]])
+def test_families_of_a_file_are_not_imported_without_trust(value, place, capsys):
+    (place / "options.yaml").write_text(yaml.safe_dump({"families": value}))
+    assert main(["compare", "run", "--config", "options.yaml", *QUICK]) == 2
+    error = capsys.readouterr().err
+    assert "--trust" in error or "needs a list" in error
+    assert not (place / "imported").exists()
+
+
+@pytest.mark.parametrize("content", [{"trust": True}, {"run": "other"}, {"seed": [[1]]}])
+@pytest.mark.parametrize("command", ["fit", "compare", "evaluate", "sample", "bracket"])
+def test_nobody_else_says_whom_to_trust(content, command, place, capsys):
+    (place / "options.yaml").write_text(yaml.safe_dump(content))
+    run = [] if command == "fit" else ["run"]
+    assert main([command, *run, "--config", "options.yaml"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_an_option_is_refused_in_files_until_it_is_allowed(tmp_path):
+    """Catches an option that is added to a command and that a file could use at once."""
+    path = tmp_path / "options.yaml"
+    path.write_text("later: strange.Prior")
+    with pytest.raises(ValueError, match="names later"):
+        refuse_foreign(path, trust=False)
+    path.write_text("later: strange.Prior")
+    refuse_foreign(path, trust=True)
+
+
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name != "list"])
+def test_what_a_file_may_say_are_options_that_there_are(command):
+    options = {a.dest for a in COMMANDS[command].parser()._actions if "." not in a.dest}
+    elsewhere = {"help", "config", "print_config", "run", "trust", *PARTS}
+    assert options - elsewhere <= PLAIN | NAMES | set(OWN), "decide for the new option"
+
+
+@pytest.mark.parametrize("own", [{"out": "precious"}, {"overwrite": True}, {"data": "usps"}])
+def test_where_to_write_and_what_to_read_is_the_users_to_say(own, place, capsys):
+    (place / "precious").mkdir()
+    (place / "precious" / "text").write_text("dear")
+    (place / "options.yaml").write_text(yaml.safe_dump(own | {"epochs": 1}))
+    (option,) = own
+    assert main(["fit", "--config", "options.yaml", "--quiet"]) == 2
+    assert f"--{option}, which is yours to say" in capsys.readouterr().err
+    assert [path.name for path in (place / "precious").iterdir()] == ["text"]
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_what_the_user_says_stands_whatever_a_file_says_of_it(first, place):
+    """Also where the file comes later on the command line."""
+    own = {"out": "theirs", "data": "usps", "overwrite": True, "epochs": 1, "particles": 7}
+    (place / "options.yaml").write_text(yaml.safe_dump(own))
+    said = ["--out", "mine", "--data", "digits", "--overwrite"]
+    file = ["--config", "options.yaml"] if first else ["--config=options.yaml"]
+    words = [*file, *said] if first else [*said, *file]
+    found = parse.parse(fit_parser(), words)
+    assert (found.out, found.data, found.overwrite) == ("mine", "digits", True)
+    assert (found.epochs, found.particles) == (1, 7)
+
+
+def test_a_run_of_others_does_not_reach_the_network(place, monkeypatch, capsys):
+    config = place / "run" / "config.yaml"
+    content = yaml.safe_load(config.read_text())
+    config.write_text(yaml.safe_dump(content | {"data": "usps", "data_root": str(place)}))
+    monkeypatch.setattr("bayesvae.data.vision._download", lambda *_: pytest.fail("asked"))
+    assert main(["compare", "run", *QUICK]) == 2
+    assert "may not ask the network" in capsys.readouterr().err
 
 
 def test_help_reads_no_file(place):
