@@ -6,9 +6,18 @@ model and no estimator.
 """
 
 from bayesvae.training.check import check_pair, non_finite
-from bayesvae.training.history import Epoch, History
+from bayesvae.training.history import Epoch, History, NonFiniteError
 from bayesvae.training.loop import fit
 from bayesvae.training.row_adam import RowAdam
 from bayesvae.training.svi import CompiledSVI
 
-__all__ = ["CompiledSVI", "Epoch", "History", "RowAdam", "check_pair", "fit", "non_finite"]
+__all__ = [
+    "CompiledSVI",
+    "Epoch",
+    "History",
+    "NonFiniteError",
+    "RowAdam",
+    "check_pair",
+    "fit",
+    "non_finite",
+]

@@ -30,7 +30,8 @@ class Epoch(NamedTuple):
         epoch: its number, from 1.
         step: optimisation steps so far.
         objective: mean of the objective over the pass, as trained (with its KL weight).
-        validation: ELBO on the validation data afterwards, NaN without them.
+        validation: ELBO on the validation data afterwards, NaN without them, -inf where it is no
+            number.
         kl_weight: at the last step.
         seconds: since training began.
     """
@@ -66,6 +67,19 @@ class History(NamedTuple):
     last_state: dict[str, Tensor]
     compiled: bool = False
     compiling: float = 0.0
+
+
+class NonFiniteError(FloatingPointError):
+    """A loss or a state that is not finite ended the training.
+
+    Attributes:
+        history: what was reached before; without epochs, its best is None and its states are those
+            of the beginning.
+    """
+
+    def __init__(self, text: str, history: History) -> None:
+        super().__init__(text)
+        self.history = history
 
 
 class Record:
@@ -106,7 +120,9 @@ class Record:
         self.data = 0
         self.epochs: list[Epoch] = []
         self.best: Epoch | None = None
-        self.best_state: dict[str, Tensor] = {}
+        self.last_state = self.best_state = self._state()
+        # A buffer may hold infinities on purpose, as a mask does.
+        self.watched = {name for name, value in self.last_state.items() if _is_finite(value)}
 
     def step(self, loss: Tensor, kl_weight: float, x: Tensor, index: Tensor) -> None:
         """Takes in a step.
@@ -118,7 +134,7 @@ class Record:
             index: its positions.
 
         Raises:
-            FloatingPointError: at the first loss that is not finite, with its step and sites.
+            NonFiniteError: at the first loss that is not finite, with its step and sites.
         """
         self.pending.append((loss, x, index))
         self.steps, self.kl_weight = self.steps + 1, float(kl_weight)
@@ -134,7 +150,7 @@ class Record:
         for back, (loss, (_, x, index)) in enumerate(zip(losses, pending, strict=True)):
             if not math.isfinite(loss):
                 step = self.steps - len(pending) + back
-                raise FloatingPointError(non_finite(self.pair, x, index, step, loss))
+                raise self._ended(non_finite(self.pair, x, index, step, loss, self._bad()))
             self.values.append(-loss * len(x))
             self.data += len(x)
 
@@ -148,17 +164,39 @@ class Record:
                 self.epoch()
             raise
 
+    def _bad(self) -> list[str]:
+        """The names of what the pair holds and what is not finite any more."""
+        state = self.pair.state_dict().items()
+        return [name for name, value in state if name in self.watched and not _is_finite(value)]
+
+    def _ended(self, text: str) -> NonFiniteError:
+        """The error, once the pair is back in its last finite state."""
+        if self._bad():
+            self.pair.load_state_dict(self.last_state)
+        return NonFiniteError(text, self.history(False, 0.0))
+
     def epoch(self) -> str:
-        """Closes an epoch; returns it in words for the progress bar."""
+        """Closes an epoch; returns it in words for the progress bar.
+
+        Raises:
+            NonFiniteError: if its last step left parameters that are not finite.
+        """
         self._read()
+        if bad := self._bad():
+            raise self._ended(
+                f"Parameters must be finite at step {self.steps}. Cause: parameters {bad} are "
+                "not: the step before was too long. The pair is back in the state of the epoch before. "
+                "Lower the learning rate, or bound the gradient with clip_norm."
+            )
         mean = math.fsum(self.values) / self.data
         validation, seconds = self._validate(), time.perf_counter() - self.start
         row = Epoch(len(self.epochs) + 1, self.steps, mean, validation, self.kl_weight, seconds)
         # Only now: an interruption while validating finds the epoch's values still there.
         self.values, self.data = [], 0
         self.epochs.append(row)
+        self.last_state = self._state()
         if self._is_best(row):
-            self.best, self.best_state = row, self._state()
+            self.best, self.best_state = row, self.last_state
         if self.out is not None:
             self._write(row)
         unseen = "" if math.isnan(row.validation) else f", validation {row.validation:.2f}"
@@ -172,8 +210,8 @@ class Record:
 
     def history(self, compiled: bool, compiling: float) -> History:
         """What the fit leaves behind."""
-        epochs, state = tuple(self.epochs), self._state()
-        return History(epochs, self.best, self.best_state, state, compiled, compiling)
+        epochs = tuple(self.epochs)
+        return History(epochs, self.best, self.best_state, self._state(), compiled, compiling)
 
     def _state(self) -> dict[str, Tensor]:
         return {name: value.detach().clone() for name, value in self.pair.state_dict().items()}
@@ -189,7 +227,8 @@ class Record:
                 x, index = on_device_of(self.pair, x, index)
                 total += self.bound(x, index)[0].item() * len(x)
                 seen += len(x)
-        return total / seen
+        # NaN stands for no validation, and is no reason to take a state for the best.
+        return -math.inf if math.isnan(total) else total / seen
 
     def _write(self, row: Epoch) -> None:
         text = io.StringIO()
@@ -199,6 +238,10 @@ class Record:
         files.write_aside(
             self.out / "metrics.csv", lambda aside: aside.write_text(text.getvalue())
         )
-        files.save_state(self.out / "last.pt", self._state())
+        files.save_state(self.out / "last.pt", self.last_state)
         if row is self.best:
             files.save_state(self.out / "best.pt", self.best_state)
+
+
+def _is_finite(value: Tensor) -> bool:
+    return not value.is_floating_point() or bool(value.isfinite().all())

@@ -93,7 +93,9 @@ def fit(
 
     Raises:
         ValueError: if the pair is not sound, or the arguments are not.
-        FloatingPointError: at the first loss that is not finite, with its step and sites.
+        NonFiniteError: (a FloatingPointError) at the first loss that is not finite, with its step
+            and sites, or after a step that leaves parameters so. The pair is then in its last
+            finite state, that of an epoch's end or of the beginning; the error has the history.
 
     Example:
         >>> from bayesvae.pairs import PPCA, ppca

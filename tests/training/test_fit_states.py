@@ -1,16 +1,18 @@
 """Validation, the states that a fit keeps, and its files."""
 
+import math
 from functools import partial
 
 import pytest
 import torch
 from fitting import equal, halves, quiet, table, trained
-from linear_gaussian import drawn, learnable, rotated
+from linear_gaussian import drawn, learnable, rotated, state_of
 from torch import nn
 from torch.optim import SGD, Adam
+from torch.testing import assert_close
 from torch.utils.data import DataLoader, TensorDataset
 
-from bayesvae import families, guides
+from bayesvae import data, families, guides
 from bayesvae.core import files
 from bayesvae.core.trace import log_terms
 from bayesvae.objectives import elbo, linear_warmup
@@ -164,3 +166,59 @@ def test_an_interruption_leaves_the_state_that_training_had_reached(x, steps, tm
     equal(files.load_state(tmp_path / "last.pt"), pair.state_dict())
     assert (tmp_path / "best.pt").is_file()
     assert [int(row["step"]) for row in table(tmp_path / "metrics.csv")][-1] == steps
+
+
+EXPLODING = {"optimizer": partial(torch.optim.SGD, lr=1e200), "batch_size": 100}
+
+
+@pytest.mark.parametrize("epochs", [2, 3])
+def test_a_state_that_is_not_finite_is_neither_best_nor_last_nor_written(tmp_path, epochs):
+    """One batch an epoch, so that every step is the last of one: no loss sees what it left."""
+    pair, x = learnable(), drawn(rotated(), 20)
+    start = state_of(pair)
+    with pytest.raises(FloatingPointError, match=r"must be finite") as raised:
+        quiet(pair, x, elbo, epochs=epochs, out=tmp_path, **EXPLODING)
+    history = raised.value.history
+    for state in (state_of(pair), history.best_state, history.last_state):
+        assert all(value.isfinite().all() for value in state.values())
+    if not history.epochs:
+        assert_close(state_of(pair), start, rtol=0.0, atol=0.0)
+    for name in ("best.pt", "last.pt"):
+        if (tmp_path / name).exists():
+            assert all(v.isfinite().all() for v in files.load_state(tmp_path / name).values())
+
+
+def test_what_was_reached_before_a_loss_broke_is_kept(tmp_path):
+    pair, x = learnable(), drawn(rotated(), 20)
+    weight = {"kl_weight": lambda step: math.nan if step == 5 else 1.0}
+    with pytest.raises(FloatingPointError, match="at step 5") as raised:
+        quiet(pair, x, elbo, epochs=9, batch_size=10, out=tmp_path, **weight)
+    history = raised.value.history
+    assert [epoch.epoch for epoch in history.epochs] == [1, 2]
+    assert_close(files.load_state(tmp_path / "best.pt"), history.best_state, rtol=0.0, atol=0.0)
+
+
+def test_a_validation_that_is_no_number_makes_no_state_the_best():
+    """Catches NaN taken for no validation, where the objective judges."""
+    pair, x = learnable(), drawn(rotated(), 40)
+    spoilt = torch.cat([x, torch.full_like(x[:1], torch.finfo(x.dtype).max)])
+
+    class Unseen(data.Loader):
+        """Sound data at first, then some of which no number comes out."""
+
+        times = 0
+
+        def __iter__(self):
+            Unseen.times += 1
+            yield from data.Loader(spoilt if Unseen.times > 2 else x, 50)
+
+    history = quiet(pair, x, elbo, epochs=4, validation=Unseen(x, 50))
+    assert [math.isfinite(epoch.validation) for epoch in history.epochs].count(True) in (1, 2)
+    assert math.isfinite(history.best.validation)
+    assert not any(math.isnan(epoch.score) for epoch in history.epochs)
+
+
+def test_infinities_that_a_module_holds_on_purpose_are_no_fault():
+    pair, x = learnable(), drawn(rotated(), 20)
+    pair.model_part_0.register_buffer("mask", torch.tensor([0.0, -math.inf]))
+    assert len(quiet(pair, x, elbo, epochs=2).epochs) == 2
