@@ -185,8 +185,8 @@ class Record:
         if bad := self._bad():
             raise self._ended(
                 f"Parameters must be finite at step {self.steps}. Cause: parameters {bad} are "
-                "not: the step before was too long. The pair is back in the state of the epoch before. "
-                "Lower the learning rate, or bound the gradient with clip_norm."
+                "not: the step before was too long. The pair is back in the state of the epoch "
+                "before. Lower the learning rate, or bound the gradient with clip_norm."
             )
         mean = math.fsum(self.values) / self.data
         validation, seconds = self._validate(), time.perf_counter() - self.start
