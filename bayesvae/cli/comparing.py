@@ -1,10 +1,8 @@
 """``bayesvae compare``: what the inference of a run costs, and where the cost comes from."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jsonargparse import Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveInt
@@ -17,16 +15,13 @@ from bayesvae.cli.evidence_arguments import annealing_arguments
 from bayesvae.cli.examine import opened, own_data, serves_others
 from bayesvae.cli.help import Parser
 from bayesvae.cli.mistakes import nearest
-from bayesvae.cli.output import named, require_writable, unused
+from bayesvae.cli.output import drawing, named, require_writable, unused
 from bayesvae.cli.parts import PARTS, imported
 from bayesvae.core import files
 from bayesvae.core.estimates import mean_and_error
 from bayesvae.families import Family
 from bayesvae.gaps import Comparison, compare
 from bayesvae.optima import Semi
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 def compare_parser() -> Parser:
@@ -115,18 +110,22 @@ def run_compare(options: Namespace) -> None:
         compile=COMPILE[options.compile],
         progress=not options.quiet,
     )
+    with runs.adding(run, run.folder) as folder:
+        _save(comparison, run.folder, folder)
     print(comparison)
-    figures = comparison.figures(run.pair, run.facts.names)
-    _save(comparison, figures, run.folder)
-    print(f"\nAdded gaps.txt, gaps.csv and, under figures/, {', '.join(figures)} to {run.folder}")
+    print(f"\nAdded gaps.txt and gaps.csv to {run.folder}")
+    with runs.adding(run, run.folder / "figures") as folder, drawing():
+        figures = comparison.figures(run.pair, run.facts.names)
+        for name, figure in figures.items():
+            plots.save(figure, folder / f"{name}.png")
+        print(f"and, under figures/, {', '.join(figures)}")
 
 
-def _save(comparison: Comparison, figures: Mapping[str, Figure], folder: Path) -> None:
+def _save(comparison: Comparison, run: Path, folder: Path) -> None:
     text = f"{comparison}\n"
     files.write_aside(folder / "gaps.txt", lambda aside: aside.write_text(text))
-    for name, figure in figures.items():
-        plots.save(figure, folder / "figures" / f"{name}.png")
-    runs.write_summary(folder, _gap_figures(comparison) | {"comparison": _details(comparison)})
+    entries = _gap_figures(comparison) | {"comparison": _details(comparison)}
+    runs.write_summary(run, entries, into=folder)
     comparison.to_csv(folder / "gaps.csv")
 
 

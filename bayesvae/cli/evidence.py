@@ -12,7 +12,7 @@ from bayesvae.cli import runs
 from bayesvae.cli.arguments import COMPILE
 from bayesvae.cli.estimators import PROPOSALS, annealing_of, path_entries, path_in_words
 from bayesvae.cli.examine import opened
-from bayesvae.cli.output import named, unused, write_csv
+from bayesvae.cli.output import drawing, named, unused, write_csv
 from bayesvae.core import files
 from bayesvae.core.estimates import TRUSTED, mean_and_error
 from bayesvae.diagnose import LEVELS, Calibration, calibrate
@@ -28,15 +28,18 @@ def run_bracket(options: Namespace) -> None:
     found = bracket(run.pair, options.data_count, event, path, **how)
     print(found)
     print(f"by {path_in_words(path)}, from {PROPOSALS[options.proposal].name}")
-    write_csv(folder / "bracket.csv", _bracket_columns(found))
+    columns = _bracket_columns(found)
     sides = {"lower": found.lower.value, "upper": found.upper.value, "width": found.width}
     figures = {k: v for name, values in sides.items() for k, v in _mean(name, values).items()}
     entries = _entries(options) | {"proposal": options.proposal} | path_entries(path) | figures
     more = {"seconds": round(found.seconds, 2), "given": found.lower.given}
-    files.save_json(folder / "bracket.json", entries | more)
     stderr = torch.hypot(found.lower.stderr, found.upper.stderr)
-    axes = plots.bracketed(found.lower.value, found.width, stderr)
-    plots.save(axes.figure, folder / "bracket.png")
+    with runs.adding(run, folder) as at:
+        write_csv(at / "bracket.csv", columns)
+        files.save_json(at / "bracket.json", entries | more)
+        with drawing():
+            axes = plots.bracketed(found.lower.value, found.width, stderr)
+            plots.save(axes.figure, at / "bracket.png")
     print(f"Written to {folder}: bracket.csv, bracket.json, bracket.png")
 
 
@@ -48,10 +51,12 @@ def run_calibrate(options: Namespace) -> None:
     found = calibrate(run.pair, options.data_count, event, draws=options.draws, **how)
     print(found)
     text = f"{found}\n"
-    files.write_aside(folder / "calibration.txt", lambda aside: aside.write_text(text))
-    found.to_csv(folder / "ranks.csv")
-    files.save_json(folder / "calibration.json", _entries(options) | _findings(found))
-    plots.save(found.figure(), folder / "calibration.png")
+    with runs.adding(run, folder) as at:
+        files.write_aside(at / "calibration.txt", lambda aside: aside.write_text(text))
+        found.to_csv(at / "ranks.csv")
+        files.save_json(at / "calibration.json", _entries(options) | _findings(found))
+        with drawing():
+            plots.save(found.figure(), at / "calibration.png")
     names = ("calibration.txt", "ranks.csv", "calibration.json", "calibration.png")
     print(f"\nWritten to {folder}: {', '.join(names)}")
 

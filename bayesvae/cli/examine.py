@@ -31,12 +31,13 @@ def run_evaluate(options: Namespace) -> None:
     how = {"progress": not options.quiet, "compile": COMPILE[options.compile]}
     elbo = elbo_per_datum(run.pair, (x, index), options.particles, **how)
     evidence = evidence_of(run.pair, (x, index), options)
-    write_csv(out, _columns(index, found.labels, elbo, evidence))
     figures = named("elbo", elbo.mean()) | named("log_evidence", evidence.mean())
     facts = {"data": options.data or run.facts.source, "split": name, "evaluated_data": len(x)}
     more = {"particles": options.particles, "seed": options.seed, "given": evidence.given}
     more |= described(evidence, options)
-    files.save_json(out.with_suffix(".json"), facts | figures | more)
+    with runs.adding(run, out) as at:
+        write_csv(at, _columns(index, found.labels, elbo, evidence))
+        files.save_json(at.with_suffix(".json"), facts | figures | more)
     print(f"{len(x):,} data ({name}), {options.particles:,} draws each. Nats per datum:")
     show(figures)
     print(f"log_evidence by {in_words(options)}, a lower bound in expectation")
@@ -80,8 +81,9 @@ def run_sample(options: Namespace) -> None:
             "Paths need vectors of latents, posteriors two latents, and all but draws need data."
         )
     unused(folder, options.overwrite)
-    for name in wanted or can:
-        pictures.SHOWS[name](look)
+    with runs.adding(run, folder) as at:
+        for name in wanted or can:
+            pictures.SHOWS[name](look._replace(folder=at))
     made = sorted(path.name for path in folder.iterdir())
     print(f"Written to {folder}: {', '.join(made)}")
 

@@ -2,8 +2,10 @@
 
 import csv
 import io
+import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +86,16 @@ def require_writable(path: Path) -> None:
             pass
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """Says that a picture could not be drawn, and goes on: the numbers under it are written."""
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        print(f"bayesvae: not all pictures could be drawn ({reason[:200]})", file=sys.stderr)
 
 
 def write_csv(path: Path, columns: Mapping[str, Tensor]) -> None:

@@ -4,17 +4,17 @@
 ``best.pt``, ``metrics.csv``, ``summary.json``, ``figures/``, and ``code/`` with the user's modules
 that it used; ``compare`` adds ``gaps.txt``, ``gaps.csv`` and more ``figures/``, ``evaluate``
 ``evaluations/``, ``sample`` ``samples/``, ``bracket`` ``bracket/`` and ``calibrate``
-``calibration/``.
+``calibration/``.  `bayesvae.cli.run_folder` keeps the folder whole while they do.
 """
 
 import importlib.metadata
 import math
-import os
 import platform
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,18 +26,36 @@ from bayesvae import __version__
 from bayesvae.cli.arguments import fit_parser
 from bayesvae.cli.build import build
 from bayesvae.cli.facts import Facts, read_facts, read_object
+from bayesvae.cli.locks import locked
 from bayesvae.cli.output import require_writable
 from bayesvae.cli.parse import parse_file
 from bayesvae.cli.parts import look_here
+from bayesvae.cli.run_folder import (
+    has_checkpoint,
+    identity,
+    is_marked,
+    is_unsettled,
+    own_files,
+    replacing,
+    results,
+    settle,
+)
 from bayesvae.cli.trust import has_foreign, refuse_foreign
 from bayesvae.core import files
 from bayesvae.core.pair import Pair
 
-_MARKS = ("config.yaml", "data.json")
-"""What makes a folder a run."""
-_FILES = (*_MARKS, "last.pt", "best.pt", "summary.json", "metrics.csv", "gaps.txt", "gaps.csv")
-_FOLDERS = ("code", "evaluations", "samples", "bracket", "calibration", "figures")
-_REPLACED = ".replaced"
+_FORMER = ("config.yaml", "data.json", "last.pt", "best.pt", "summary.json", "metrics.csv")
+_FORMER += (
+    "gaps.txt",
+    "gaps.csv",
+    "code",
+    "evaluations",
+    "samples",
+    "bracket",
+    "calibration",
+    "figures",
+)
+"""What a run is made of, which a new one may not meet in a folder that is none."""
 
 
 class Run(NamedTuple):
@@ -45,12 +63,14 @@ class Run(NamedTuple):
 
     Attributes:
         folder: where it lies.
+        identity: what tells the folder from another of that name.
         config: the options of ``bayesvae fit`` that it was made with, settled.
         facts: what is known of its data.
         pair: its best state, on the device that was asked for.
     """
 
     folder: Path
+    identity: tuple[int, int]
     config: Namespace
     facts: Facts
     pair: Pair
@@ -60,68 +80,60 @@ class Run(NamedTuple):
 def claimed(folder: str, overwrite: bool) -> Iterator[Path]:
     """A folder to write a run into, for as long as it is written.
 
-    An earlier run is set aside and comes back if the new one ends before its first checkpoint;
-    files that no run made are left alone.
+    An earlier run is set aside, and is gone once the new one has ended; files that no command
+    wrote stay where they are.
 
     Raises:
-        ValueError: if there is a run already and it may not be replaced, or something else.
+        ValueError: if there is a run already and it may not be replaced, or something else, or
+            another process writes there.
         OSError: if it cannot be written to.
     """
-    path = _claimable(folder, overwrite)
-    existed = path.exists()
-    path.mkdir(parents=True, exist_ok=True)
-    _move(path, path / _REPLACED)
-    try:
-        yield path
-    finally:
-        _settle(path)
-        if not existed and not any(path.iterdir()):
-            path.rmdir()
-
-
-def _settle(path: Path) -> None:
-    """Drops the earlier run if the new one has a checkpoint, else brings it back."""
-    replaced = path / _REPLACED
-    if not (path / "best.pt").exists():
-        _remove(path)
-        _move(replaced, path)
-    shutil.rmtree(replaced, ignore_errors=True)
-
-
-def _claimable(folder: str, overwrite: bool) -> Path:
-    path = Path(folder)
-    if (path / _REPLACED).is_dir():  # left by a process that was killed
-        _settle(path)
-    if not folder or (path.exists() and not path.is_dir()):
+    if not folder or (Path(folder).exists() and not Path(folder).is_dir()):
         raise ValueError(f"--out needs a folder; got {folder or 'none'}. Choose another name.")
-    if all((path / mark).exists() for mark in _MARKS):
+    path = Path(folder).resolve()
+    require_writable(path)
+    made = _made_parents(path)
+    try:
+        with locked(path):
+            settle(path, _say)
+            _require_claimable(path, folder, overwrite)
+            with replacing(path, _say):
+                yield Path(folder)
+    finally:
+        for parent in made:
+            with suppress(OSError):  # not empty
+                parent.rmdir()
+
+
+def _made_parents(path: Path) -> list[Path]:
+    """Makes the folders above a path; those that were not there, the lowest first."""
+    missing = [parent for parent in path.parents if not parent.exists()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return missing
+
+
+def _say(text: str) -> None:
+    print(f"bayesvae: {text}", file=sys.stderr)
+
+
+def _require_claimable(path: Path, folder: str, overwrite: bool) -> None:
+    if is_marked(path) and has_checkpoint(path):
         if not overwrite:
             raise ValueError(
-                f"--out needs a folder without a run; {path} holds one. Choose another name or "
+                f"--out needs a folder without a run; {folder} holds one. Choose another name or "
                 "add --overwrite."
             )
-    elif in_the_way := [n for n in (*_FILES, *_FOLDERS) if (path / n).exists()]:
+        own_files(path)  # of a format that is known
+        if path == Path.cwd() or path in Path.cwd().parents:
+            raise ValueError(
+                f"--overwrite replaces a whole folder, and {folder} is the one you are in. Go to "
+                "the folder above it first."
+            )
+    elif not is_marked(path) and (there := [n for n in _FORMER if (path / n).exists()]):
         raise ValueError(
-            f"--out needs a new folder, or that of a run; {path} is none and holds "
-            f"{', '.join(in_the_way)}. Choose another name."
+            f"--out needs a new folder, or that of a run whose files are listed in its run.json; "
+            f"{folder} is none and holds {', '.join(there)}. Choose another name."
         )
-    require_writable(path)
-    return path
-
-
-def _move(source: Path, target: Path) -> None:
-    """Moves what a run is made of."""
-    for name in (*_FILES, *_FOLDERS):
-        if (source / name).exists():
-            target.mkdir(exist_ok=True)
-            os.replace(source / name, target / name)
-
-
-def _remove(folder: Path) -> None:
-    for name in _FILES:
-        (folder / name).unlink(missing_ok=True)
-    for name in _FOLDERS:
-        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def write(run: Path, config: Namespace, facts: Facts) -> None:
@@ -142,8 +154,7 @@ def _keep_code(folder: Path) -> None:
         mine = here in file.parents and installed not in file.parents and file.suffix == ".py"
         if mine and name.split(".")[0] not in ("bayesvae", "__main__"):
             copy = folder / file.relative_to(here)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, copy)
+            files.write_aside(copy, partial(shutil.copyfile, file))
 
 
 def read_config(run: Path, trust: bool = False) -> Namespace:
@@ -171,6 +182,29 @@ def read_config(run: Path, trust: bool = False) -> Namespace:
     return parse_file(fit_parser(), path)
 
 
+@contextmanager
+def adding(run: Run, out: Path) -> Iterator[Path]:
+    """Where to write what is to be at ``out``; in the run it appears at the end, all or nothing.
+
+    Raises:
+        ValueError: if the run was replaced since it was read, or another process writes there.
+    """
+    folder, target = run.folder.resolve(), out.resolve()
+    if folder == target or folder in target.parents:
+        with results(folder, run.identity) as staged:
+            yield staged / target.relative_to(folder)
+    else:
+        yield out
+
+
+def finish_what_was_begun(folder: Path) -> None:
+    """Puts a run in order that a process left half-way, unless another is at work there."""
+    run = folder.resolve()
+    if is_unsettled(run):
+        with suppress(ValueError, PermissionError), locked(run):
+            settle(run, _say)
+
+
 def read(options: Namespace, device: torch.device) -> Run:
     """Rebuilds a run from its folder.
 
@@ -183,12 +217,14 @@ def read(options: Namespace, device: torch.device) -> Run:
         ValueError: if its files do not belong together or are damaged.
     """
     folder = Path(options.run)
+    finish_what_was_begun(folder)
     config = read_config(folder, options.trust)
+    known = identity(folder)
     read_summary(folder)
     facts = read_facts(folder / "data.json")
     pair = build(config, facts)
     _load(pair, folder / "best.pt", facts)
-    return Run(folder, config, facts, pair.to(device))
+    return Run(folder, known, config, facts, pair.to(device))
 
 
 def _load(pair: Pair, path: Path, facts: Facts) -> None:
@@ -221,10 +257,16 @@ def versions() -> dict[str, str]:
     return {"bayesvae": __version__, "python": platform.python_version(), **installed}
 
 
-def write_summary(run: Path, entries: dict[str, Any]) -> None:
-    """Adds entries to ``summary.json``; numbers that are not finite become null."""
+def write_summary(run: Path, entries: dict[str, Any], into: Path | None = None) -> None:
+    """Adds entries to ``summary.json``; numbers that are not finite become null.
+
+    Args:
+        run: the run folder.
+        entries: what to add.
+        into: another folder to write the whole to.
+    """
     clean = {key: _plain(value) for key, value in {**read_summary(run), **entries}.items()}
-    files.save_json(run / "summary.json", clean)
+    files.save_json((into or run) / "summary.json", clean)
 
 
 def _plain(value: Any) -> Any:

@@ -14,7 +14,7 @@ from bayesvae import objectives
 from bayesvae.cli import pictures, runs
 from bayesvae.cli.arguments import COMPILE
 from bayesvae.cli.build import build, serves_unseen
-from bayesvae.cli.output import device_of, named, remarks, show
+from bayesvae.cli.output import device_of, drawing, named, remarks, show
 from bayesvae.cli.source import Prepared, prepare
 from bayesvae.core.pair import Pair, on_device_of
 from bayesvae.data import Loader
@@ -65,7 +65,8 @@ def _made(
         pair.load_state_dict(history.best_state)
         record |= _evaluate(pair, prepared, config)
         runs.write_summary(run, record)
-        _draw(pair, prepared, history, run)
+        with drawing():
+            _draw(pair, prepared, history, run)
     except KeyboardInterrupt:
         if not (run / "best.pt").exists():
             raise

@@ -7,7 +7,9 @@ import io
 import json
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +29,34 @@ def write_aside(path: Path | str, write: Callable[[Path], None]) -> None:
     aside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         write(aside)
+        notice(path)
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+_noticed: ContextVar[Callable[[Path], None] | None] = ContextVar("noticed", default=None)
+
+
+def notice(path: Path) -> None:
+    """Tells whoever wants to know that a file is about to be at a path."""
+    if (listener := _noticed.get()) is not None:
+        listener(path)
+
+
+@contextmanager
+def noticed(listener: Callable[[Path], None] | None) -> Iterator[None]:
+    """Has a function told of every file that is written meanwhile, just before it is there."""
+    before = _noticed.set(listener)
+    try:
+        yield
+    finally:
+        _noticed.reset(before)
+
+
+def unnoticed() -> AbstractContextManager:
+    """Writes without telling anyone."""
+    return noticed(None)
 
 
 def save_state(path: Path | str, state: Mapping[str, Tensor]) -> None:

@@ -21,6 +21,7 @@ DASHES = ("-", (0, (4, 2)), (0, (1, 1.5)), "-.")
 WIDTH = 8.0
 _LONGEST = 20
 STYLE = {"legend.fontsize": 9, "legend.frameon": False, "legend.columnspacing": 1.2}
+STYLE["text.parse_math"] = False  # names are text, a dollar sign in them included
 
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> Path:

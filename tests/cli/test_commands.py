@@ -62,7 +62,9 @@ def test_compare_adds_to_the_run_and_keeps_what_fit_wrote(run, tmp_path, capsys)
     files = {"gaps.txt", "gaps.csv", *(f"figures/{name}.png" for name in figures)}
     assert files <= {str(path.relative_to(tmp_path)) for path in after}
     assert ", ".join(figures[:3]) in printed
-    assert all(after[path] == before[path] for path in before if path.name != "summary.json")
+    grown = ("summary.json", "run.json")
+    assert all(after[path] == before[path] for path in before if path.name not in grown)
+    assert files <= set(json.loads((tmp_path / "run.json").read_text())["files"])
     summary = json.loads((tmp_path / "summary.json").read_text())
     for name in ("approximation_gap", "amortization_gap"):
         assert name.replace("_", " ") in printed

@@ -28,7 +28,7 @@ def test_a_run_may_lie_beside_other_files_and_leaves_them_alone(tmp_path):
     assert fit(tmp_path) == 0
     assert fit(tmp_path, "--overwrite") == 0
     assert (tmp_path / "notes.txt").read_text() == "mine"
-    assert not (tmp_path / ".replaced").exists()
+    assert [path.name for path in tmp_path.parent.glob(f".{tmp_path.name}.*")] == []
 
 
 def test_an_empty_name_is_no_folder(capsys):
@@ -59,10 +59,9 @@ def test_a_run_that_gets_nowhere_brings_the_earlier_one_back(
 def test_an_earlier_run_comes_back_after_a_killed_process(run, tmp_path, capsys):
     folder = copied(run, tmp_path / "run")
     before = contents(folder)
-    (folder / ".replaced").mkdir()
-    for path in list(folder.iterdir()):
-        if path.name != ".replaced":
-            path.rename(folder / ".replaced" / path.name)
+    folder.rename(tmp_path / ".run.earlier")
+    folder.mkdir()
+    (folder / "run.json").write_text((tmp_path / ".run.earlier" / "run.json").read_text())
     (folder / "config.yaml").write_text("half")
     (folder / "data.json").write_text("half")
     assert fit(folder) == 2
