@@ -322,7 +322,7 @@ def flow() -> families.Family:
 def semi_amortized(family: families.Family) -> Case:
     model = PPCA(torch.randn(FEATURES, LATENTS), torch.randn(FEATURES), 0.5)
     network = mlp(FEATURES, outputs=family.size)
-    # With steps q itself is noisy: see test_families_guides.py.
+    # With steps q itself is noisy: see tests/families/test_guides.py.
     guide = guides.SemiAmortized(network, family, model, steps=0)
     return Case(pairs.ppca(model, guide), real(), positions())
 
@@ -383,4 +383,4 @@ CATALOG: dict[str, Callable[[], Case]] = {
 
 JUMPING = {"guide Amortized mixture"}
 """Cases whose draws from one seed jump where parameters move, though their gradients are those of
-the distribution (`test_families_guides` holds them to that)."""
+the distribution (`tests/families/test_guides.py` holds them to that)."""
