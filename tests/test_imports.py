@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "core": "compiler data",
     "plots": "core",
     "objectives": "core",
-    "families": "core",
+    "families": "compiler core",
     "priors": "families",
     "likelihoods": "families",
     "guides": "core families",

@@ -12,7 +12,7 @@ makes single operations fast.
 
 from bayesvae.compiler.compiled_function import Compiled, CompileError, When
 from bayesvae.compiler.optimizer_step import Clip
-from bayesvae.compiler.patches import one_thread, unvalidated
+from bayesvae.compiler.patches import argument_checks_kept, one_thread, unvalidated
 from bayesvae.compiler.program_lines import frames_of_the_package
 from bayesvae.compiler.tracing import decided
 from bayesvae.compiler.training_step import Step
@@ -23,6 +23,7 @@ __all__ = [
     "Compiled",
     "Step",
     "When",
+    "argument_checks_kept",
     "decided",
     "frames_of_the_package",
     "one_thread",

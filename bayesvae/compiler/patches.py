@@ -27,7 +27,7 @@ from unittest import mock
 import pyro
 import torch
 from pyro.infer import util
-from pyro.poutine.runtime import am_i_wrapped
+from pyro.poutine.runtime import _DIM_ALLOCATOR, _PYRO_STACK, am_i_wrapped
 from torch import Tensor
 from torch.fx.proxy import TracerBase
 from torch.overrides import TorchFunctionMode
@@ -36,7 +36,33 @@ _INSTEAD = {
     "torch_item": lambda x: x if isinstance(x, numbers.Number) else x.detach(),
     "warn_if_nan": lambda value, *_, **__: value,
 }
-one_thread = threading.RLock()
+
+
+class _OneThread:
+    """A lock that leaves Pyro's stacks as they were where an error or Ctrl-C cuts a program short.
+
+    Pyro takes down handlers and plates as its contexts are left; an interruption within one of
+    these does not get there, and every later plate of that name would be called a duplicate.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._depth = threading.RLock(), 0
+        self._before: tuple[list, list] = ([], [])
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        self._depth += 1
+        if self._depth == 1:
+            self._before = list(_PYRO_STACK), list(_DIM_ALLOCATOR._stack)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._depth == 1 and kind is not None:
+            _PYRO_STACK[:], _DIM_ALLOCATOR._stack[:] = self._before
+        self._depth -= 1
+        self._lock.release()
+
+
+one_thread = _OneThread()
 """Held, as ``with one_thread:``, while a Pyro program runs or anything global is changed."""
 
 
@@ -48,6 +74,20 @@ def handlers_around() -> bool:
         return am_i_wrapped()
 
 
+@contextmanager
+def argument_checks_kept() -> Iterator[None]:
+    """Has torch's distributions look at their arguments afterwards as they did before.
+
+    zuko, imported, turns that off for the whole process; Pyro's switch keeps an account of its
+    own, and would turn it on again where a user had turned it off.
+    """
+    before = torch.distributions.Distribution._validate_args
+    try:
+        yield
+    finally:
+        torch.distributions.Distribution.set_default_validate_args(before)
+
+
 class _Unvalidated:
     """Turns looks at values off for all threads, until the last that asked for it is done."""
 
@@ -57,6 +97,7 @@ class _Unvalidated:
     def __enter__(self) -> None:
         with one_thread:
             if not self._depth:
+                self._before.enter_context(argument_checks_kept())
                 self._before.enter_context(pyro.validation_enabled(False))
             self._depth += 1
 

@@ -3,11 +3,15 @@
 from collections.abc import Callable
 
 import torch
-from pyro.contrib.zuko import ZukoToPyro
 from pyro.distributions.torch_distribution import MaskedDistribution, TorchDistributionMixin
 from torch import Tensor
 from torch.distributions import Categorical, Distribution, Independent
 from torch.distributions.constraints import Constraint
+
+from bayesvae.compiler import argument_checks_kept
+
+with argument_checks_kept():
+    from pyro.contrib.zuko import ZukoToPyro
 
 
 def pyro_ready(distribution: Distribution) -> Distribution:

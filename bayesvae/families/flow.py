@@ -28,11 +28,14 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import Distribution, Transform, constraints
-from zuko.transforms import MonotonicAffineTransform, MonotonicRQSTransform
 
+from bayesvae.compiler import argument_checks_kept
 from bayesvae.core.distributions import innermost
 from bayesvae.families.base import Family
 from bayesvae.families.normal import MultivariateNormal
+
+with argument_checks_kept():
+    from zuko.transforms import MonotonicAffineTransform, MonotonicRQSTransform
 
 UNIT = 0.1
 """What a unit of a row moves a weight by, so that one step size suits weights and locations."""
