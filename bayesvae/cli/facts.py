@@ -1,5 +1,6 @@
 """What a pair and its pictures depend on of the data; kept in a run's ``data.json``."""
 
+import hashlib
 import json
 import math
 from collections.abc import Callable
@@ -8,6 +9,24 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from bayesvae.data import Mapped
+
+FORMAT = 1
+"""Of ``data.json``."""
+LOOKED_AT = 1000
+"""So many rows, evenly spread, make a fingerprint."""
+
+
+def fingerprint_of(x: Tensor | Mapped) -> str:
+    """A sum over many of the data, in their order: other rows, columns or orders have another one.
+
+    Args:
+        x: ``(N, *event)``, in memory or on disk.
+    """
+    rows = torch.linspace(0, len(x) - 1, min(len(x), LOOKED_AT)).long()
+    content = x[rows].float().contiguous().numpy().tobytes()
+    return hashlib.sha256(str(tuple(x.shape)).encode() + content).hexdigest()
 
 
 class Facts(NamedTuple):
@@ -24,6 +43,7 @@ class Facts(NamedTuple):
         scale: what it was divided by then.
         names: names of the columns.
         label_names: names of the classes.
+        fingerprint: a sum over many of the training data and their order, empty if not known.
     """
 
     source: str
@@ -36,6 +56,7 @@ class Facts(NamedTuple):
     scale: list[float] | None
     names: tuple[str, ...]
     label_names: tuple[str, ...]
+    fingerprint: str = ""
 
     def stand_in(self) -> Tensor:
         """As many rows as there were data, over the same range; they share one row of memory."""
@@ -94,6 +115,8 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "names": ("a list of texts", lambda v: _is_list(v, _is_text)),
     "label_names": ("a list of texts", lambda v: _is_list(v, _is_text)),
 }
+_LATER = {"fingerprint": ("a text", _is_text), "format": ("1", lambda v: v == FORMAT)}
+"""What earlier versions did not write."""
 
 
 def read_facts(path: Path) -> Facts:
@@ -107,13 +130,16 @@ def read_facts(path: Path) -> Facts:
     if not path.is_file():
         raise FileNotFoundError(f"A run needs its {path.name}; there is none at {path}. {remedy}")
     content = read_object(path)
-    for name, (rule, holds) in _RULES.items():
+    if unknown := sorted(content.keys() - _RULES.keys() - _LATER.keys()):
+        raise ValueError(f"{path} has entries that nobody reads: {', '.join(unknown)}. {remedy}")
+    content = {"fingerprint": "", "format": FORMAT} | content
+    for name, (rule, holds) in {**_RULES, **_LATER}.items():
         if name not in content:
             raise ValueError(f"{path} lacks {name}. {remedy}")
         if not holds(content[name]):
             shown = str(content[name])[:40]
             raise ValueError(f"{path} needs {name} as {rule}; got {shown}. {remedy}")
-    known = {name: content[name] for name in _RULES}
+    known = {name: content[name] for name in (*_RULES, "fingerprint")}
     lists = {name: tuple(known[name]) for name in ("event", "names", "label_names")}
     facts = Facts(**(known | lists))
     entries = math.prod(facts.event)

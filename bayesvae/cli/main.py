@@ -1,10 +1,12 @@
 """The command line: commands, exit codes, and what is said when something goes wrong."""
 
 import logging
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from threading import current_thread, main_thread
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -80,7 +82,8 @@ def main(words: Sequence[str] | None = None) -> int:
         words: the command line without the program's name; the process's own if None.
 
     Returns:
-        The exit code: 0, 1 for a fault of the program, 2 for bad input, 130 if interrupted.
+        The exit code: 0, 1 for a fault of the program, 2 for bad input; if interrupted, 128 and
+        the number of the signal (130 for Ctrl-C).
     """
     words = list(sys.argv[1:] if words is None else words)
     if words[:1] == ["--version"]:
@@ -92,19 +95,44 @@ def main(words: Sequence[str] | None = None) -> int:
         return 0
     # That there is no GPU toolkit is no news to whoever compiles for a processor.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+    received: list[int] = []
     try:
-        with _warnings_in_a_line():
+        with _warnings_in_a_line(), _signals_as_interruptions(received):
             _run(*words)
     except BrokenPipeError:  # whoever read the output has seen enough
         sys.stdout = None
     except KeyboardInterrupt as stop:
         print(f"bayesvae: interrupted; {str(stop) or 'nothing was lost'}", file=sys.stderr)
-        return 130
+        return 128 + (received or [signal.SIGINT])[0]
     except Exception as error:
         text, code = answer(error, words[0])
         print(f"bayesvae: {text}", file=sys.stderr)
         return code
     return 0
+
+
+@contextmanager
+def _signals_as_interruptions(received: list[int]) -> Iterator[None]:
+    """Has SIGTERM, which clusters send, and SIGHUP end a command as Ctrl-C does; notes which came.
+
+    One that is ignored, as under nohup, stays so.
+    """
+
+    def interrupt(number: int, _: Any) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    names = ("SIGTERM", "SIGHUP") if current_thread() is main_thread() else ()
+    signals = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    before = {each: signal.getsignal(each) for each in signals}
+    before = {each: handler for each, handler in before.items() if handler is not signal.SIG_IGN}
+    for each in before:
+        signal.signal(each, interrupt)
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from jsonargparse import Namespace
 from bayesvae import __version__
 from bayesvae.cli.arguments import fit_parser
 from bayesvae.cli.build import build
-from bayesvae.cli.facts import Facts, read_facts, read_object
+from bayesvae.cli.facts import FORMAT, Facts, read_facts, read_object
 from bayesvae.cli.locks import locked
 from bayesvae.cli.output import require_writable
 from bayesvae.cli.parse import parse_file
@@ -141,7 +141,7 @@ def write(run: Path, config: Namespace, facts: Facts) -> None:
     written = Namespace(**{k: v for k, v in vars(config).items() if k not in ("config", "trust")})
     text = fit_parser().dump(written)
     files.write_aside(run / "config.yaml", lambda aside: aside.write_text(text))
-    files.save_json(run / "data.json", facts._asdict())
+    files.save_json(run / "data.json", {"format": FORMAT} | facts._asdict())
     if has_foreign(yaml.safe_load(text)):
         _keep_code(run / "code")
 
@@ -218,6 +218,8 @@ def read(options: Namespace, device: torch.device) -> Run:
     """
     folder = Path(options.run)
     finish_what_was_begun(folder)
+    if is_marked(folder):
+        own_files(folder)  # of a format that is known
     config = read_config(folder, options.trust)
     known = identity(folder)
     read_summary(folder)

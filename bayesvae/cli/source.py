@@ -4,6 +4,7 @@ The kind of the data (bits, grey levels, whole or real numbers) is told from the
 settles what was left open, and is said aloud.
 """
 
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ from jsonargparse import Namespace
 from torch import Tensor
 
 from bayesvae import data
-from bayesvae.cli.facts import Facts
+from bayesvae.cli.facts import Facts, fingerprint_of
 from bayesvae.cli.mistakes import nearest
 from bayesvae.cli.settle import settle
 
@@ -141,6 +142,12 @@ def prepare(config: Namespace, say: Callable[[str], None], known: Facts | None =
         raise ValueError(
             f"A run needs the data that it was trained on, {facts.size} of shape {facts.event}; "
             f"{config.data} gives {len(train)} of {tuple(train.shape[1:])}. Point --data at them."
+        )
+    if facts.fingerprint and facts.fingerprint != fingerprint_of(train):
+        print(
+            f"bayesvae: {config.data} has other data than the run was trained on, or the same in "
+            "another order; its shape alone is the same.",
+            file=sys.stderr,
         )
     seen, held, unseen = (
         None if part is None else as_evaluated(in_memory(part), config, facts, offset)
@@ -289,7 +296,7 @@ def _facts(config: Namespace, splits: data.Splits, train: Tensor | data.Mapped) 
     facts = Facts(config.data, tuple(x.shape[1:]), len(train), 0, 0, 0, loc, scale, *names)
     low, high = (end.item() for end in torch.aminmax(converted(x, config, facts)))
     whole = config.levels or int(high) + 1
-    return facts._replace(low=low, high=high, levels=whole)
+    return facts._replace(low=low, high=high, levels=whole, fingerprint=fingerprint_of(train))
 
 
 def _first(labels: Tensor | None, count: int) -> Tensor | None:

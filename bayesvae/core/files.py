@@ -3,10 +3,12 @@
 A reader sees the old file or the new one and never half of either; loading runs no code.
 """
 
+import hashlib
 import io
 import json
 import os
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
@@ -69,7 +71,29 @@ def save_state(path: Path | str, state: Mapping[str, Tensor]) -> None:
     # Through memory: equal states make equal files, and a full disk is an OSError.
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
-    write_aside(path, lambda aside: aside.write_bytes(buffer.getvalue()))
+    content = _with_checksum(buffer.getvalue())
+    write_aside(path, lambda aside: aside.write_bytes(content))
+
+
+_SUM, _DIGITS = b"sha256:", 64
+_END = b"PK\x05\x06"
+"""What the last record of a zip file begins with; it ends with a comment, its length before it."""
+
+
+def _with_checksum(content: bytes) -> bytes:
+    """A zip file as torch writes one, without comment, with the sum of its bytes as comment."""
+    comment = _SUM + hashlib.sha256(content).hexdigest().encode()
+    return content[:-2] + len(comment).to_bytes(2, "little") + comment
+
+
+def _is_whole(content: bytes) -> bool:
+    """Whether a file has the sum that it states; one of an earlier version states none."""
+    size = len(_SUM) + _DIGITS
+    if content[-22:-18] == _END and content[-2:] == b"\0\0":
+        return True
+    plain, comment = content[: -size - 2] + b"\0\0", content[-size:]
+    stated = content[-size - 2 : -size] == size.to_bytes(2, "little")
+    return stated and comment == _SUM + hashlib.sha256(plain).hexdigest().encode()
 
 
 def load_state(path: Path | str) -> dict[str, Tensor]:
@@ -88,12 +112,17 @@ def load_state(path: Path | str) -> dict[str, Tensor]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"A checkpoint is a file; there is none at {path}.")
+    content = path.read_bytes()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd pickles; they are refused below
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # damaged bytes can break the reader anywhere
         raise ValueError(f"{path} is not a readable checkpoint; it may be cut short.") from error
+    if zipfile.is_zipfile(io.BytesIO(content)) and not _is_whole(content):
+        raise ValueError(
+            f"{path} is damaged, or may be cut short: its bytes have not the sum that it states."
+        )
     tensors = isinstance(state, dict) and all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
     )

@@ -1,8 +1,12 @@
 """Run folders: nothing of anyone's is lost, whatever happens when."""
 
 import json
+import os
+import signal
 import sys
+import time
 
+import numpy as np
 import pytest
 from commands import QUICK, contents, copied, fit
 
@@ -123,3 +127,63 @@ def test_one_seed_gives_one_checkpoint_byte_by_byte(tmp_path):
     for name in ("best.pt", "last.pt", "data.json"):
         first, second = ((tmp_path / run / name).read_bytes() for run in ("first", "second"))
         assert first == second
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_that_ends_processes_ends_a_command_as_ctrl_c_does(
+    number, run, tmp_path, monkeypatch, capsys
+):
+    folder = copied(run, tmp_path / "run")
+    before = contents(folder)
+    handlers = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)]
+
+    def sent(*_, **__):
+        os.kill(os.getpid(), number)
+        time.sleep(5)
+
+    monkeypatch.setattr(sys.modules["bayesvae.cli.train"], "fit", sent)
+    assert fit(folder, "--overwrite") == 128 + number
+    assert "interrupted; nothing was lost" in capsys.readouterr().err
+    assert contents(folder) == before
+    assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)] == handlers
+
+
+@pytest.mark.parametrize("change", ["rows shuffled", "columns reversed", "none"])
+def test_data_that_changed_since_training_are_noticed(change, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    x = np.random.default_rng(0).normal(size=(40, 3))
+    np.save("rows.npy", x)
+    assert fit("run", "--data", "rows.npy") == 0
+    changed = {"rows shuffled": x[::-1], "columns reversed": x[:, ::-1], "none": x}[change]
+    np.save("rows.npy", np.ascontiguousarray(changed))
+    capsys.readouterr()
+    assert main(["compare", "run", *QUICK]) == 0
+    assert ("other data" in capsys.readouterr().err) == (change != "none")
+
+
+@pytest.mark.parametrize("entry", [{"format": 2}, {"later": 1}])
+def test_facts_of_a_later_version_are_refused(entry, run, tmp_path, capsys):
+    path = copied(run, tmp_path / "run") / "data.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | entry))
+    assert main(["sample", str(tmp_path / "run"), "--quiet"]) == 2
+    assert "data.json" in capsys.readouterr().err
+
+
+def test_a_column_may_have_any_name(tmp_path, monkeypatch):
+    """A dollar sign is no formula, and a picture that fails takes no table with it."""
+    monkeypatch.chdir(tmp_path)
+    rows = np.random.default_rng(0).normal(size=(40, 3)).round(3).tolist()
+    text = "\n".join(",".join(map(str, row)) for row in rows)
+    (tmp_path / "table.csv").write_text("$$,\\alpha{,$x^\n" + text + "\n")
+    assert fit("run", "--data", "table.csv", "--latent", "2") == 0
+    assert main(["compare", "run", *QUICK]) == 0
+    assert main(["sample", "run", "--quiet"]) == 0
+
+
+def test_gaps_are_kept_where_a_picture_fails(run, tmp_path, monkeypatch, capsys):
+    folder = copied(run, tmp_path / "run")
+    kind = sys.modules["bayesvae.cli.comparing"].Comparison
+    monkeypatch.setattr(kind, "figures", failing(ValueError("no font")))
+    assert main(["compare", str(folder), *QUICK]) == 0
+    assert "could be drawn (no font)" in capsys.readouterr().err
+    assert (folder / "gaps.csv").exists()

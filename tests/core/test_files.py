@@ -5,6 +5,7 @@ import pickle
 
 import pytest
 import torch
+from torch.testing import assert_close
 
 from bayesvae.core import files
 
@@ -131,3 +132,36 @@ def test_json_is_read_by_json(tmp_path):
     files.save_json(tmp_path / "content.json", {"rate": 0.1, "names": ["a", "ß"]})
     content = json.loads((tmp_path / "content.json").read_text())
     assert content == {"rate": 0.1, "names": ["a", "ß"]}
+
+
+def test_no_bit_of_a_checkpoint_can_flip_unseen(tmp_path):
+    """torch itself reads most damaged files without a word."""
+    path = tmp_path / "state.pt"
+    files.save_state(path, {"weight": torch.randn(20, 7), "bias": torch.zeros(3)})
+    content = path.read_bytes()
+    generator = torch.Generator().manual_seed(0)
+    last = range(8 * (len(content) - 100), 8 * len(content))
+    anywhere = torch.randint(8 * len(content), (300,), generator=generator).tolist()
+    for bit in (*anywhere, *last):
+        damaged = bytearray(content)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"damaged|not a readable checkpoint"):
+            files.load_state(path)
+
+
+@pytest.mark.parametrize("cut", [1, 10, 71, 72, 73, 200])
+def test_a_checkpoint_that_is_cut_short_is_refused(cut, tmp_path):
+    path = tmp_path / "state.pt"
+    files.save_state(path, {"weight": torch.randn(20, 7)})
+    path.write_bytes(path.read_bytes()[:-cut])
+    with pytest.raises(ValueError, match=r"damaged|not a readable checkpoint"):
+        files.load_state(path)
+
+
+def test_checkpoints_are_files_of_torch_and_those_of_earlier_versions_are_read(tmp_path):
+    state = {"weight": torch.randn(20, 7)}
+    files.save_state(tmp_path / "new.pt", state)
+    assert_close(torch.load(tmp_path / "new.pt", weights_only=True), state, rtol=0.0, atol=0.0)
+    torch.save(state, tmp_path / "old.pt")
+    assert_close(files.load_state(tmp_path / "old.pt"), state, rtol=0.0, atol=0.0)
