@@ -28,7 +28,7 @@ pictures: $(READY)
 	cp runs/plane/samples/latent_space.png runs/plane/samples/posteriors.png tutorials/pictures
 
 test: $(READY)
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -1,13 +1,29 @@
-"""Every test runs in float64, from one seed, checked by Pyro, with an empty parameter store."""
+"""Every test runs in float64, from one seed, checked by Pyro, with an empty parameter store.
 
+Most of the time goes into torch's compiler.  What is set here makes it faster and leaves the code
+that it makes, and the flags that g++ makes it executable with, as they are for everyone.
+"""
+
+import gc
 import os
 from pathlib import Path
+
+# Read when they are imported, by what the tests start as well.
+os.environ.setdefault("SYMPY_CACHE_SIZE", "100000")  # of 1000, most is computed again
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # a pool takes seconds to start
 
 import pyro
 import pyro.util
 import pytest
 import torch
+import torch._inductor.config
 from catalog import CATALOG
+
+# A kernel asks nothing of torch's libraries, but to link it with them takes a third of g++'s time.
+torch._inductor.config.aot_inductor.link_libtorch = False
+# A compiler makes millions of objects and few cycles.
+gc.freeze()
+gc.set_threshold(100_000, 50, 50)
 
 
 @pytest.fixture(autouse=True)

@@ -157,7 +157,7 @@ def test_a_record_of_loss_and_gradient_holds_for_other_rows(name):
 COMPILED = {
     "LowRankNormal": families.LowRankNormal(2, rank=1),
     "NormalMixture": families.NormalMixture(2, components=2),
-    "Flow": families.Flow(3, transforms=2, hidden=(4,), bins=2),
+    "Flow": families.Flow(2, transforms=2, hidden=(3,), bins=2),
 }
 
 
