@@ -14,6 +14,8 @@ from bayesvae.data import Mapped
 
 FORMAT = 1
 """Of ``data.json``."""
+ROWS = 2**16
+"""Of a stand-in: enough for whatever starts at rows of the data, and soon gone through."""
 LOOKED_AT = 1000
 """So many rows, evenly spread, make a fingerprint."""
 
@@ -59,10 +61,10 @@ class Facts(NamedTuple):
     fingerprint: str = ""
 
     def stand_in(self) -> Tensor:
-        """As many rows as there were data, over the same range; they share one row of memory."""
+        """Rows over the same range as the data, at most `ROWS`; they share one row of memory."""
         row = torch.full(self.event, self.low).flatten()
         row[-1] = self.high
-        return row.reshape(1, *self.event).expand(self.size, *self.event)
+        return row.reshape(1, *self.event).expand(min(self.size, ROWS), *self.event)
 
     @property
     def log_units(self) -> float:

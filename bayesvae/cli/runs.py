@@ -249,7 +249,7 @@ def _load(pair: Pair, path: Path, facts: Facts) -> None:
 def read_summary(run: Path) -> dict[str, Any]:
     """Reads ``summary.json``; empty if it is not there."""
     path = run / "summary.json"
-    return read_object(path) if path.exists() else {}
+    return read_object(path) if path.is_file() else {}
 
 
 def versions() -> dict[str, str]:

@@ -7,6 +7,7 @@ Nothing is unpickled but tensors, by torch's restricted unpickler, and numbers i
 from __future__ import annotations
 
 import lzma
+import math
 import pickle
 import warnings
 import zipfile
@@ -24,6 +25,8 @@ from bayesvae.data.raw import Raw, listed
 DATA = ("x", "data", "images")
 LABELS = ("labels", "label", "y", "targets", "target")
 LABEL_NAMES = ("label_names", "classnames", "class_names", "classes")
+
+MOST = 2**31
 
 # What the readers throw at bytes that are not what they should be.
 BROKEN = (ValueError, TypeError, OSError, EOFError, KeyError, RuntimeError)
@@ -69,12 +72,28 @@ def read_npz(path: Path, array: str | None = None, labels: str | None = None) ->
     except BROKEN as error:
         raise _broken(path, "numpy.savez", error) from error
     choice = choose(headers, str(path), array, labels)
+    _check_memory(path, [headers[name] for name in choice if name is not None])
     words = {name for name in LABEL_NAMES if name in headers and headers[name].dtype.kind in "US"}
     try:
         arrays = load_npz(path, {*choice, *words} - {None})
     except BROKEN as error:
         raise _broken(path, "numpy.savez", error) from error
     return _chosen(arrays, choice)
+
+
+def _check_memory(path: Path, headers: Iterable[Header]) -> None:
+    """Refuse arrays by their shapes, before any is decompressed: a small file can hold large ones.
+
+    Raises:
+        ValueError: If they take more than `MOST` bytes.
+    """
+    needed = sum(math.prod(header.shape) * header.dtype.itemsize for header in headers)
+    if needed > MOST:
+        raise ValueError(
+            f"Arrays of a .npz file are held in memory, at most {MOST / 2**30:.3g} GiB; those of "
+            f"{path} take {needed / 2**30:,.3g} GiB. Save the data as a .npy file, which stays on "
+            f"disk."
+        )
 
 
 def load_npz(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:

@@ -125,6 +125,11 @@ def _raw(path: str | os.PathLike, **options: Any) -> Raw:
     path = Path(path).expanduser()
     if not path.exists():
         raise FileNotFoundError(f"There is no file or folder {path.absolute()}.")
+    if not path.is_dir() and not path.is_file():
+        raise ValueError(
+            f"{path} is neither a file nor a folder, but a pipe, a device or the like, which may "
+            f"never end. Save what it gives to a file."
+        )
     reader = _FOLDER if path.is_dir() else _READERS.get(path.suffix.lower())
     if reader is None:
         raise ValueError(

@@ -22,6 +22,8 @@ FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")
 say, as PostScript to Ghostscript."""
 MANY = 2000
 MOST = 2**32
+OTHERS = 20_000
+"""So many files that are no images make a folder none of images; the whole disk is one."""
 
 Size = int | tuple[int, int]
 
@@ -78,8 +80,18 @@ def _classified(folder: Path) -> tuple[list[Path], list[str]]:
 
 
 def _pictures(files: Iterable[Path]) -> list[Path]:
-    known = (f for f in files if f.suffix.lower() in SUFFIXES and not f.name.startswith("."))
-    return sorted(file for file in known if file.is_file())
+    found, others = [], 0
+    for file in files:
+        if file.suffix.lower() in SUFFIXES and not file.name.startswith("."):
+            found.append(file)
+        else:
+            others += 1
+        if others > OTHERS + len(found):
+            raise ValueError(
+                f"A folder of images holds images; {file.parent} and those beside it hold more "
+                f"than {OTHERS:,} other files. Name the folder that the images are in."
+            )
+    return sorted(file for file in found if file.is_file())
 
 
 def _images(files: list[Path], size: tuple[int, int] | None, grey: bool) -> np.ndarray:

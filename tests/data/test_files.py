@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import zipfile
 
 import numpy as np
 import pytest
@@ -362,3 +363,28 @@ def test_text_of_another_encoding_is_refused(tmp_path):
 def test_a_path_that_is_not_there_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=str(tmp_path / "x.npy")):
         data.read(tmp_path / "x.npy")
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".pt", ".csv"])
+@pytest.mark.parametrize("kind", ["pipe", "endless device"])
+def test_what_could_be_read_for_ever_is_refused(suffix, kind, tmp_path):
+    path = tmp_path / f"data{suffix}"
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    with pytest.raises(ValueError, match="neither a file nor a folder"):
+        data.read(path)
+
+
+def test_a_small_archive_of_large_arrays_takes_no_memory(tmp_path):
+    path = tmp_path / "bomb.npz"
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("x.npy", "w") as x,
+    ):
+        header = {"descr": "<f8", "fortran_order": False, "shape": (2**20, 2**10)}
+        np.lib.format.write_array_header_1_0(x, header)
+        x.write(bytes(2**20))
+    with pytest.raises(ValueError, match=r"at most 2 GiB; .* take 8 GiB.*\.npy"):
+        data.read(path)

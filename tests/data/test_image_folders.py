@@ -164,3 +164,13 @@ def test_every_format_that_is_promised_is_read(tmp_path):
         draw(tmp_path / suffix / f"a{suffix}")
         draw(tmp_path / suffix / f"b{suffix}")
         assert len(data.read(tmp_path / suffix, test=0).train) == 2
+
+
+def test_a_folder_of_everything_is_no_folder_of_images(tmp_path, monkeypatch):
+    """As ``/`` is, through which one could look for hours."""
+    monkeypatch.setattr(image_folders, "OTHERS", 5)
+    draw(tmp_path / "a" / "0.png")
+    for i in range(10):
+        (tmp_path / "a" / f"{i}.txt").write_text("")
+    with pytest.raises(ValueError, match="Name the folder that the images are in"):
+        data.read(tmp_path)
