@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -61,7 +61,14 @@ def _held(path: Path, run: Path, while_waiting: Callable[[], None] | None) -> It
                     f"{run} is being written by another `bayesvae` (process "
                     f"{file.read().strip() or 'unknown'}). Wait for it, or choose another folder."
                 ) from error
-            with suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
-                    yield file
-                    return
+            if _is_at(file, path):
+                yield file
+                return
+
+
+def _is_at(file: IO[str], path: Path) -> bool:
+    """Whether an open file is still the one at a path, and not removed by who held it before."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False

@@ -6,6 +6,7 @@
 With the environment variable BAYESVAE_TRACEBACK=1 the traceback comes first.
 """
 
+import errno
 import linecache
 import os
 import re
@@ -123,6 +124,11 @@ def _bare(name: str) -> str:
 
 
 def _one_line(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = f", for {error.filename}" if error.filename else ""
+        return (
+            f"The disk is full{where}; files written before are whole. Make room, and try again."
+        )
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}. Choose another path, or free this one."
     text = " ".join(str(error).split("\n\nprogram ")[0].split())

@@ -15,6 +15,7 @@ from bayesvae.cli import pictures, runs
 from bayesvae.cli.arguments import COMPILE
 from bayesvae.cli.build import build, serves_unseen
 from bayesvae.cli.output import device_of, drawing, named, remarks, show
+from bayesvae.cli.run_folder import identity, require_same
 from bayesvae.cli.source import Prepared, prepare
 from bayesvae.core.pair import Pair, on_device_of
 from bayesvae.data import Loader
@@ -55,7 +56,7 @@ def _made(
     Raises:
         KeyboardInterrupt: with words, if there was a checkpoint already.
     """
-    start = time.perf_counter()
+    start, known = time.perf_counter(), identity(run)
     try:
         history = _train(pair, batches, config, prepared.validation, run)
         record = _record(config, start) | {
@@ -64,6 +65,7 @@ def _made(
         }
         pair.load_state_dict(history.best_state)
         record |= _evaluate(pair, prepared, config)
+        require_same(run, known)
         runs.write_summary(run, record)
         with drawing():
             _draw(pair, prepared, history, run)

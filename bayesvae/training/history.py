@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from os.path import samestat
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -104,7 +105,7 @@ class Record:
         compile: When = False,
     ) -> None:
         self.pair, self.size, self.out = pair, size, None if out is None else Path(out)
-        self.unseen = None
+        self.unseen, self.folder = None, None
         if validation is not None:
             self.unseen = sequential(validation, batch_size)
         model, guide = (programs.sized(p, size) for p in (pair.model, pair.guide))
@@ -230,7 +231,21 @@ class Record:
         # NaN stands for no validation, and is no reason to take a state for the best.
         return -math.inf if math.isnan(total) else total / seen
 
+    def _require_folder(self) -> None:
+        """Refuses to write into a folder that is another than it was at the epoch before.
+
+        Raises:
+            FileNotFoundError: if it was removed, moved or replaced.
+        """
+        there = self.out.stat() if self.out.is_dir() else None
+        if self.folder is not None and (there is None or not samestat(there, self.folder)):
+            raise FileNotFoundError(
+                f"{self.out} was removed, moved or replaced while training, so that what is "
+                "reached now would stand alone. Leave the folder in place, and train again."
+            )
+
     def _write(self, row: Epoch) -> None:
+        self._require_folder()
         text = io.StringIO()
         writer = csv.writer(text)
         writer.writerow(Epoch._fields)
@@ -241,6 +256,7 @@ class Record:
         files.save_state(self.out / "last.pt", self.last_state)
         if row is self.best:
             files.save_state(self.out / "best.pt", self.best_state)
+        self.folder = self.out.stat()
 
 
 def _is_finite(value: Tensor) -> bool:

@@ -1,15 +1,20 @@
 """Run folders: nothing of anyone's is lost, whatever happens when."""
 
+import errno
 import json
 import os
+import shutil
 import signal
 import sys
 import time
+from functools import partial
 
 import numpy as np
 import pytest
 from commands import QUICK, contents, copied, fit
+from linear_gaussian import drawn, learnable, rotated
 
+from bayesvae import fit as train_pair
 from bayesvae.cli import main
 
 
@@ -187,3 +192,52 @@ def test_gaps_are_kept_where_a_picture_fails(run, tmp_path, monkeypatch, capsys)
     assert main(["compare", str(folder), *QUICK]) == 0
     assert "could be drawn (no font)" in capsys.readouterr().err
     assert (folder / "gaps.csv").exists()
+
+
+def test_a_disk_that_is_full_is_told_as_such_and_costs_no_run(run, tmp_path, monkeypatch, capsys):
+    folder = copied(run, tmp_path / "run")
+    before = contents(folder)
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(sys.modules["bayesvae.core.files"].torch, "save", full)
+    assert fit(folder, "--overwrite") == 2
+    assert "The disk is full" in capsys.readouterr().err
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize("fate", ["removed", "renamed", "stripped"])
+def test_a_folder_that_goes_while_training_is_an_error(fate, tmp_path, monkeypatch, capsys):
+    """Catches a run that ends well and cannot be read."""
+    folder, train = tmp_path / "run", sys.modules["bayesvae.cli.train"]
+    trained = train.elbo_per_datum
+
+    def meanwhile(*args, **named):
+        if fate == "removed":
+            shutil.rmtree(folder)
+        elif fate == "renamed" and folder.exists():
+            folder.rename(tmp_path / "elsewhere")
+        else:
+            (folder / "config.yaml").unlink(missing_ok=True)
+        return trained(*args, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "elbo_per_datum", meanwhile)
+        patch.setattr(shutil, "rmtree", partial(shutil.rmtree, ignore_errors=True))
+        assert fit(folder) == 2
+    assert "was replaced, moved or emptied" in capsys.readouterr().err
+
+
+def test_a_folder_that_goes_between_epochs_is_an_error(tmp_path):
+    pair, x = learnable(), drawn(rotated(), 20)
+
+    def weight(step):
+        if step == 3:
+            (tmp_path / "run").rename(tmp_path / "elsewhere")
+        return 1.0
+
+    with pytest.raises(FileNotFoundError, match="while training"):
+        train_pair(pair, x, epochs=6, batch_size=20, kl_weight=weight, out=tmp_path / "run",
+                   progress=False)  # fmt: skip
+    assert not (tmp_path / "run").exists()

@@ -290,3 +290,13 @@ def test_results_of_a_run_that_was_replaced_meanwhile_are_not_written(tmp_path):
         outlived()
     assert set(contents(folder)) == set(before)
     assert list(tmp_path.glob(".run.*")) == []
+
+
+@pytest.mark.parametrize(
+    "error", [FileNotFoundError("gone"), ValueError("no"), KeyboardInterrupt()]
+)
+def test_what_ends_the_work_under_a_lock_is_passed_on(error, tmp_path):
+    """Catches a lock that takes an error of the work for one of its own."""
+    with pytest.raises(type(error)), locked(tmp_path / "run"):
+        raise error
+    assert list(tmp_path.iterdir()) == []
