@@ -8,7 +8,7 @@ READY := .venv/ready
 # Networks of this size gain nothing from a second thread, and on a busy machine lose much by it.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test check tutorials bench clean
+.PHONY: demo pictures test check tutorials bench clean
 
 demo: $(READY)
 	$(BIN)/bayesvae fit --data digits --epochs 500 --out runs/standard-normal --overwrite

@@ -10,6 +10,7 @@ is known between calls, `training_step` and `optimizer_step` what training adds,
 makes single operations fast.
 """
 
+from bayesvae.compiler.allocation import AllocatedBytes
 from bayesvae.compiler.compiled_function import Compiled, CompileError, When
 from bayesvae.compiler.optimizer_step import Clip
 from bayesvae.compiler.patches import argument_checks_kept, one_thread, unvalidated
@@ -18,6 +19,7 @@ from bayesvae.compiler.tracing import decided
 from bayesvae.compiler.training_step import Step
 
 __all__ = [
+    "AllocatedBytes",
     "Clip",
     "CompileError",
     "Compiled",

@@ -163,8 +163,9 @@ class Compiled:
             self.announce(True)
         start = time.perf_counter()
         try:
-            with warnings.catch_warnings():
-                if not shape.trial:  # of torch about itself while it compiles
+            # What torch says about itself while it compiles is not for the user.
+            with nullcontext() if shape.trial else warnings.catch_warnings():
+                if not shape.trial:
                     warnings.simplefilter("ignore")
                 outcome = self._fast(shape, tensors, captured)
         except Exception as error:

@@ -2,7 +2,9 @@
 
 Pyro's handlers stand on one stack for all threads, and a patch is seen by all of them.  So a
 program runs, and is recorded, by one thread at a time (`one_thread`); compiled code needs neither,
-and runs beside.
+and runs beside.  The stream of random numbers is torch's, one for all threads: draws of threads
+that run at once are not independent, and where one compiles while another draws, the comparison of
+a record with its program may fail by that alone (the program then runs as written).
 
 A record cannot hold a look at a tensor's value.  Pyro's ELBOs look, torch's distributions look,
 and torch's optimisers ask whether they are being compiled; meanwhile each gets another answer.

@@ -164,6 +164,3 @@ def _is_literal(node: Node) -> bool:
     """Whether a tensor was written in the program itself, as ``torch.tensor(0.5)``."""
     lifts = (torch.ops.aten.lift_fresh_copy.default, torch.ops.aten.lift_fresh.default)
     return bool(node.users) and all(user.target in lifts for user in node.users)
-
-
-# Where and why -----------------------------------------------------------------------------------

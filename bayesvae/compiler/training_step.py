@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from bayesvae.compiler.compiled_function import Compiled, When
 from bayesvae.compiler.optimizer_step import Clip, Update
+from bayesvae.compiler.patches import one_thread
 
 
 class Step:
@@ -72,10 +73,13 @@ class Step:
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
         """Takes one step; returns the loss before it, ``()``, without waiting for a GPU."""
         outputs, tailed = self.compiled.call(args, kwargs)
-        start = 0.0 if tailed else time.perf_counter()
-        self.update.finish(outputs, tailed)
-        if not tailed:
-            self.compiled.add(time.perf_counter() - start)
+        if tailed:
+            self.update.finish(outputs, tailed)
+            return outputs[0]
+        with one_thread:  # an optimiser asks torch whether it is being compiled
+            start = time.perf_counter()
+            self.update.finish(outputs, tailed)
+        self.compiled.add(time.perf_counter() - start)
         return outputs[0]
 
     def _as_written(self, *args: Any, **kwargs: Any) -> list[Tensor]:

@@ -4,28 +4,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from bayesvae.compiler import AllocatedBytes
 
 MEMORY = 2**28
 """Default memory budget of an evaluation, bytes."""
-
-
-class _AllocatedBytes(TorchDispatchMode):
-    """Adds up the bytes of every tensor that an operation returns: an upper bound of the peak."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.total = 0
-
-    def __torch_dispatch__(
-        self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for item in result if isinstance(result, (tuple, list)) else (result,):
-            if isinstance(item, Tensor):
-                self.total += item.numel() * item.element_size()
-        return result
 
 
 def bytes_per_draw(program: Callable[[], Any], draws: int) -> int:
@@ -35,7 +18,7 @@ def bytes_per_draw(program: Callable[[], Any], draws: int) -> int:
         program: handles ``draws`` of them at once.
         draws: how many.
     """
-    with torch.random.fork_rng(), _AllocatedBytes() as allocated:
+    with torch.random.fork_rng(), AllocatedBytes() as allocated:
         program()
     return max(1, allocated.total // draws)
 

@@ -184,8 +184,6 @@ def optimum(
 
     Raises:
         ValueError: if a number of the ascent is out of range.
-
-    Raises:
         TypeError: if ``family`` makes none from a number.
 
     Example:

@@ -21,7 +21,7 @@ class Family(ABC):
 
     Attributes:
         patience: how many windows in a row an ascent of its rows has to lose before a stage ends,
-            at least (see `bayesvae.ascent.Ascent`): more than one where gains are slow and uneven.
+            at least (see `bayesvae.optima.Ascent`): more than one where gains are slow and uneven.
     """
 
     patience: ClassVar[int] = 1
