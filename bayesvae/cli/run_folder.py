@@ -208,8 +208,6 @@ def _carry(source: Path, target: Path) -> None:
     for path in sorted(source.rglob("*")):
         name = path.relative_to(source).as_posix()
         is_file = path.is_symlink() or not path.is_dir()
-        if not is_file and not any(path.iterdir()):
-            (target / name).mkdir(parents=True, exist_ok=True)
         if is_file and name not in own and not _is_left_over(path) and RESULTS not in path.parts:
             to = _free(target / name)
             to.parent.mkdir(parents=True, exist_ok=True)

@@ -131,6 +131,8 @@ def _of_options(content: dict[str, Any]) -> Iterator[str]:
             yield from _of_part(value)
         elif key in NAMES:
             yield from _of_argument(value)
+        elif key == "trust" and value is False:  # as `--print_config` writes it
+            continue
         elif key not in PLAIN and key not in OWN:
             yield key
         elif not _is_plain(value):

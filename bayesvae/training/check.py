@@ -4,7 +4,7 @@ To what `bayesvae.core.soundness` looks for, training adds mistakes of its own: 
 pathwise gradient, a parameter outside every gradient, one that the pair cannot see.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 from pyro.infer import ELBO
@@ -101,20 +101,10 @@ def _gradients(
         )
 
 
-def non_finite(
-    pair: Pair, x: Tensor, index: Tensor | None, step: int, loss: float, bad: Sequence[str]
-) -> str:
-    """Says where a loss that is not finite came from: parameters, or sites on the same batch.
-
-    Args:
-        pair: the pair.
-        x: the batch.
-        index: its positions.
-        step: the number of the step, from 0.
-        loss: its loss.
-        bad: names of what the pair holds and what is not finite.
-    """
-    where = f"parameters {list(bad)} are not finite: the step before was too long"
+def non_finite(pair: Pair, x: Tensor, index: Tensor | None, step: int, loss: float) -> str:
+    """Says where a loss that is not finite came from: parameters, or sites on the same batch."""
+    bad = [n for n, p in pair.named_parameters() if not torch.isfinite(p).all()]
+    where = f"parameters {bad} are not finite: the step before was too long"
     if not bad:
         with torch.no_grad():
             sites = run(pair.model, pair.guide, x, index)

@@ -121,9 +121,10 @@ class Record:
         self.data = 0
         self.epochs: list[Epoch] = []
         self.best: Epoch | None = None
-        self.last_state = self.best_state = self._state()
+        self.best_state: dict[str, Tensor] = {}
+        self.sound = self._copies()
         # A buffer may hold infinities on purpose, as a mask does.
-        self.watched = {name for name, value in self.last_state.items() if _is_finite(value)}
+        self.watched = {name for name, value in self.sound.items() if _is_finite(value)}
 
     def step(self, loss: Tensor, kl_weight: float, x: Tensor, index: Tensor) -> None:
         """Takes in a step.
@@ -151,7 +152,7 @@ class Record:
         for back, (loss, (_, x, index)) in enumerate(zip(losses, pending, strict=True)):
             if not math.isfinite(loss):
                 step = self.steps - len(pending) + back
-                raise self._ended(non_finite(self.pair, x, index, step, loss, self._bad()))
+                raise self._ended(non_finite(self.pair, x, index, step, loss))
             self.values.append(-loss * len(x))
             self.data += len(x)
 
@@ -165,15 +166,24 @@ class Record:
                 self.epoch()
             raise
 
+    def _held(self) -> dict[str, Tensor]:
+        """What the pair holds, as it is."""
+        return dict([*self.pair.named_parameters(), *self.pair.named_buffers()])
+
+    def _copies(self) -> dict[str, Tensor]:
+        return {name: value.detach().clone() for name, value in self._held().items()}
+
     def _bad(self) -> list[str]:
-        """The names of what the pair holds and what is not finite any more."""
-        state = self.pair.state_dict().items()
-        return [name for name, value in state if name in self.watched and not _is_finite(value)]
+        """The names of what is not finite any more."""
+        held = self._held().items()
+        return [name for name, value in held if name in self.watched and not _is_finite(value)]
 
     def _ended(self, text: str) -> NonFiniteError:
         """The error, once the pair is back in its last finite state."""
         if self._bad():
-            self.pair.load_state_dict(self.last_state)
+            with torch.no_grad():
+                for name, value in self._held().items():
+                    value.copy_(self.sound[name])
         return NonFiniteError(text, self.history(False, 0.0))
 
     def epoch(self) -> str:
@@ -195,9 +205,9 @@ class Record:
         # Only now: an interruption while validating finds the epoch's values still there.
         self.values, self.data = [], 0
         self.epochs.append(row)
-        self.last_state = self._state()
+        self.sound = self._copies()
         if self._is_best(row):
-            self.best, self.best_state = row, self.last_state
+            self.best, self.best_state = row, self._state()
         if self.out is not None:
             self._write(row)
         unseen = "" if math.isnan(row.validation) else f", validation {row.validation:.2f}"
@@ -211,8 +221,8 @@ class Record:
 
     def history(self, compiled: bool, compiling: float) -> History:
         """What the fit leaves behind."""
-        epochs = tuple(self.epochs)
-        return History(epochs, self.best, self.best_state, self._state(), compiled, compiling)
+        epochs, state = tuple(self.epochs), self._state()
+        return History(epochs, self.best, self.best_state or state, state, compiled, compiling)
 
     def _state(self) -> dict[str, Tensor]:
         return {name: value.detach().clone() for name, value in self.pair.state_dict().items()}
@@ -253,7 +263,7 @@ class Record:
         files.write_aside(
             self.out / "metrics.csv", lambda aside: aside.write_text(text.getvalue())
         )
-        files.save_state(self.out / "last.pt", self.last_state)
+        files.save_state(self.out / "last.pt", self._state())
         if row is self.best:
             files.save_state(self.out / "best.pt", self.best_state)
         self.folder = self.out.stat()
