@@ -1,7 +1,7 @@
 """Every test runs in float64, from one seed, checked by Pyro, with an empty parameter store.
 
 Most of the time goes into torch's compiler.  What is set here makes it faster and leaves the code
-that it makes, and the flags that g++ makes it executable with, as they are for everyone.
+that it makes as it is for everyone.
 """
 
 import gc
@@ -16,11 +16,8 @@ import pyro
 import pyro.util
 import pytest
 import torch
-import torch._inductor.config
 from catalog import CATALOG
 
-# A kernel asks nothing of torch's libraries, but to link it with them takes a third of g++'s time.
-torch._inductor.config.aot_inductor.link_libtorch = False
 # A compiler makes millions of objects and few cycles.
 gc.freeze()
 gc.set_threshold(100_000, 50, 50)
