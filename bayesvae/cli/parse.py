@@ -11,8 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from inspect import Parameter, signature
 from itertools import chain
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, get_args
 
+import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from bayesvae.cli.help import Parser
@@ -71,7 +73,8 @@ def parse(parser: Parser, words: Sequence[str]) -> Namespace:
     given = list(chain.from_iterable(_expanded(parser, each, said) for each in spoken))
     _check_parts(parser, given)
     try:
-        found = parser.parse_args(list(_without_own(parser, words, said)))
+        with TemporaryDirectory() as folder:
+            found = parser.parse_args(list(_without_own(parser, words, said, Path(folder))))
     except ArgumentError as error:
         raise _blamed(parser, given, error) from error
     _check_found(parser, found)
@@ -94,15 +97,23 @@ def parse_file(parser: Parser, path: Path) -> Namespace:
     return found
 
 
-def _without_own(parser: Parser, words: Sequence[str], said: set[str]) -> Iterator[str]:
-    """The words, with files of options that do not say again what the user said (`trust.OWN`)."""
+def _without_own(
+    parser: Parser, words: Sequence[str], said: set[str], folder: Path
+) -> Iterator[str]:
+    """The words, with files of options that do not say again what the user said (`trust.OWN`).
+
+    Each is a file of ours in ``folder``: options as text would be taken for the name of a file,
+    which others may have put there.
+    """
     file = False
     for word in words:
         joined = word.startswith("--config=")
         if not parser.trust and (file or joined):
             content = read_yaml(Path(word.removeprefix("--config=") if joined else word))
             left = {key: v for key, v in content.items() if key not in OWN or key not in said}
-            yield ("--config=" if joined else "") + json.dumps(left)
+            copy = folder / f"{len(list(folder.iterdir()))}.yaml"
+            copy.write_text(yaml.safe_dump(left))
+            yield f"--config={copy}" if joined else str(copy)
         else:
             yield word
         file = word == "--config"

@@ -76,21 +76,52 @@ def _is_inside(name: str) -> bool:
     return not path.is_absolute() and ".." not in path.parts and name != ""
 
 
+def _is_within(run: Path, name: str) -> bool:
+    """Whether a name leads to a place in the run, not through a link or a file in between."""
+    folders = [run / each for each in Path(name).parents][:-1]
+    return not any(each.is_symlink() or each.is_file() for each in folders)
+
+
+def _require_within(run: Path, name: str) -> None:
+    """Refuses a place that a link leads to.
+
+    Raises:
+        ValueError: if one of the folders above it is a link, or a file.
+    """
+    if not _is_within(run, name):
+        raise ValueError(
+            f"{run / name} cannot be written: a folder above it is a link or a file, which no "
+            "command made. Move that away."
+        )
+
+
 def _mark(run: Path, names: list[str]) -> None:
     with files.unnoticed():
         files.save_json(run / MARK, {"format": FORMAT, "files": names})
 
 
 @contextmanager
-def listing(run: Path) -> Iterator[None]:
-    """Puts every file that is written into the run meanwhile on its list, before it is there."""
+def listing(run: Path, given: Path | None = None) -> Iterator[None]:
+    """Puts every file that is written into the run meanwhile on its list, before it is there.
+
+    Args:
+        run: the folder, links resolved.
+        given: the same by the name that writers use.
+    """
     known = own_files(run) if is_marked(run) else None
+    given = Path(os.path.abspath(given or run))
 
     def note(path: Path) -> None:
-        path = path.parent.resolve() / path.name
-        if known is None or run not in path.parents:
+        for base in (run, given):
+            if base in path.absolute().parents:
+                name = path.absolute().relative_to(base).as_posix()
+                break
+        else:
             return
-        name = path.relative_to(run).as_posix()
+        _require_within(run, name)
+        if known is None:
+            return
+        path = run / name
         if name not in known:
             if path.exists():  # a file of the user's
                 os.replace(path, _free(path))
@@ -105,7 +136,7 @@ def listing(run: Path) -> Iterator[None]:
 
 
 @contextmanager
-def replacing(run: Path, say: Say) -> Iterator[None]:
+def replacing(run: Path, say: Say, given: Path | None = None) -> Iterator[None]:
     """A new run in the place of an earlier one, or where there is none; under the lock.
 
     The earlier run is gone once the new one has ended (`has_ended`).  If the new one stops before
@@ -129,7 +160,7 @@ def replacing(run: Path, say: Say) -> Iterator[None]:
     if earlier.exists():
         _carry(earlier, run)
     try:
-        with listing(run):
+        with listing(run, given):
             yield
     finally:
         settle(run, say)
@@ -208,7 +239,12 @@ def _carry(source: Path, target: Path) -> None:
     for path in sorted(source.rglob("*")):
         name = path.relative_to(source).as_posix()
         is_file = path.is_symlink() or not path.is_dir()
-        if is_file and name not in own and not _is_left_over(path) and RESULTS not in path.parts:
+        if (
+            is_file
+            and name not in own
+            and not _is_left_over(path)
+            and not name.startswith(f"{RESULTS}/")
+        ):
             to = _free(target / name)
             to.parent.mkdir(parents=True, exist_ok=True)
             os.replace(path, to)
@@ -226,7 +262,7 @@ def _free(path: Path) -> Path:
 def _remove_own(run: Path) -> None:
     """Removes what commands wrote, the mark last."""
     own = [name for name in own_files(run) if name != MARK]
-    for name in [*own, MARK]:
+    for name in [name for name in (*own, MARK) if _is_within(run, name)]:
         (run / name).unlink(missing_ok=True)
         for folder in (run / name).parents:
             if folder == run:
@@ -253,7 +289,8 @@ def _is_alive(process: int) -> bool:
 
 def _clean(run: Path) -> None:
     """Removes what processes that have ended had on its way aside."""
-    own = {Path(name).parent for name in own_files(run)} if is_marked(run) else set()
+    names = own_files(run) if is_marked(run) else []
+    own = {Path(name).parent for name in names if _is_within(run, name)}
     for folder in own:
         for path in (run / folder).glob(".*"):
             if path.is_file() and _is_left_over(path):
@@ -313,10 +350,13 @@ def require_same(run: Path, known: tuple[int, int]) -> None:
 def _place(run: Path) -> None:
     """Moves complete results to their places."""
     folder = run / RESULTS
-    if not folder.is_dir():
+    if folder.is_symlink() or not folder.is_dir():
         return
+    found = sorted(each for each in folder.rglob("*") if each.is_file() and not each.is_symlink())
+    for path in found:
+        _require_within(run, path.relative_to(folder).as_posix())
     with listing(run):
-        for path in sorted(each for each in folder.rglob("*") if each.is_file()):
+        for path in found:
             target = run / path.relative_to(folder)
             target.parent.mkdir(parents=True, exist_ok=True)
             files.notice(target)

@@ -97,7 +97,7 @@ def claimed(folder: str, overwrite: bool) -> Iterator[Path]:
         with locked(path):
             settle(path, _say)
             _require_claimable(path, folder, overwrite)
-            with replacing(path, _say):
+            with replacing(path, _say, Path(folder)):
                 yield Path(folder)
     finally:
         for parent in made:

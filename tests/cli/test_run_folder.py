@@ -300,3 +300,52 @@ def test_what_ends_the_work_under_a_lock_is_passed_on(error, tmp_path):
     with pytest.raises(type(error)), locked(tmp_path / "run"):
         raise error
     assert list(tmp_path.iterdir()) == []
+
+
+# Links and names of others -----------------------------------------------------------------------
+
+
+def test_results_that_a_run_of_others_holds_are_not_placed_through_a_link(tmp_path):
+    folder, home = run_of(tmp_path / "run"), tmp_path / "home"
+    home.mkdir()
+    (home / "keys").write_text("dear")
+    (folder / "samples").symlink_to(home)
+    (folder / ".results" / "samples").mkdir(parents=True)
+    (folder / ".results" / "samples" / "keys").write_text("theirs")
+    runs.finish_what_was_begun(folder)
+    assert (home / "keys").read_text() == "dear"
+
+
+def test_a_list_removes_nothing_through_a_link(tmp_path):
+    folder, home = run_of(tmp_path / "run"), tmp_path / "home"
+    home.mkdir()
+    (home / "keys").write_text("dear")
+    (folder / "samples").symlink_to(home)
+    content = {"format": 1, "files": ["samples/keys", "run.json"]}
+    files.save_json(folder / "run.json", content)
+    (folder / "best.pt").unlink()
+    with suppress(ValueError):
+        made(folder, "new", overwrite=True)
+    assert (home / "keys").read_text() == "dear"
+
+
+def test_a_link_of_the_users_is_not_written_through(tmp_path):
+    folder, paper = run_of(tmp_path / "run"), tmp_path / "paper"
+    paper.mkdir()
+    (paper / "gaps.png").write_text("mine")
+    (folder / "plots").symlink_to(paper)
+
+    def add():
+        with results(folder.resolve(), identity(folder)) as staged:
+            write(staged, ["gaps.csv", "plots/gaps.png"], "new")
+
+    with pytest.raises(ValueError, match="a link or a file"):
+        add()
+    assert (paper / "gaps.png").read_text() == "mine"
+    assert not (folder / "gaps.csv").exists(), "all or none"
+
+
+def test_a_run_below_a_folder_of_any_name_keeps_the_users_files(tmp_path):
+    folder = run_of(tmp_path / ".results" / "run")
+    made(folder, "new", overwrite=True)
+    assert all((folder / name).read_text() == text for name, text in USERS.items())

@@ -250,3 +250,17 @@ def test_a_summary_that_is_no_object_is_named_before_any_work(content, place, ca
     assert main(["compare", "run", *QUICK]) == 2
     assert "summary.json needs entries by name" in capsys.readouterr().err
     assert not (place / "run" / "gaps.csv").exists()
+
+
+@pytest.mark.parametrize("joined", [True, False])
+@pytest.mark.parametrize("there", [{"prior": NAMED}, {"out": "stolen"}])
+def test_no_file_is_read_by_the_name_that_options_make_as_text(joined, there, place):
+    """A parser that is handed options as text looks for a file of that name first."""
+    options = {"epochs": 3, "seed": 2}
+    (place / "options.yaml").write_text(yaml.safe_dump(options))
+    for text in (json.dumps(options), yaml.safe_dump(options), yaml.safe_dump(options).strip()):
+        (place / text).write_text(yaml.safe_dump(there))
+    file = ["--config=options.yaml"] if joined else ["--config", "options.yaml"]
+    found = parse.parse(fit_parser(), file)
+    assert (found.epochs, found.out) == (3, "runs/latest")
+    assert not (place / "imported").exists()
