@@ -12,7 +12,8 @@ try:
 except ImportError:  # not a POSIX system
     fcntl = None
 
-MINUTE = 60.0
+LONG = 3600.0
+"""Seconds that finished work waits for a place to be put in."""
 
 
 @contextmanager
@@ -24,13 +25,13 @@ def locked(run: Path, while_waiting: Callable[[], None] | None = None) -> Iterat
 
     Args:
         run: the folder; it need not be there.
-        while_waiting: called again and again while another process holds it, for a minute at most;
+        while_waiting: called again and again while another process holds it, for an hour at most;
             without, it is not waited for.
 
     Raises:
         ValueError: if another process holds it, with its number.
     """
-    path = run.with_name(f".{run.name}.lock")
+    path = run.with_name(f".{run.name}.bayesvae-lock")
     if fcntl is None or not os.access(run.parent, os.W_OK):
         yield
         return
@@ -46,12 +47,12 @@ def locked(run: Path, while_waiting: Callable[[], None] | None = None) -> Iterat
 
 @contextmanager
 def _held(path: Path, run: Path, while_waiting: Callable[[], None] | None) -> Iterator[IO[str]]:
-    until = time.monotonic() + (0 if while_waiting is None else MINUTE)
+    until = time.monotonic() + (0 if while_waiting is None else LONG)
     while True:
         with path.open("a+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
+            except (BlockingIOError, PermissionError) as error:
                 if while_waiting is not None and time.monotonic() < until:
                     while_waiting()
                     time.sleep(0.05)
@@ -61,6 +62,9 @@ def _held(path: Path, run: Path, while_waiting: Callable[[], None] | None) -> It
                     f"{run} is being written by another `bayesvae` (process "
                     f"{file.read().strip() or 'unknown'}). Wait for it, or choose another folder."
                 ) from error
+            except OSError:  # a file system without such locks
+                yield file
+                return
             if _is_at(file, path):
                 yield file
                 return

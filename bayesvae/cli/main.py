@@ -125,7 +125,9 @@ def _signals_as_interruptions(received: list[int]) -> Iterator[None]:
     names = ("SIGTERM", "SIGHUP") if current_thread() is main_thread() else ()
     signals = [getattr(signal, name) for name in names if hasattr(signal, name)]
     before = {each: signal.getsignal(each) for each in signals}
-    before = {each: handler for each, handler in before.items() if handler is not signal.SIG_IGN}
+    before = {
+        each: handler for each, handler in before.items() if handler not in (signal.SIG_IGN, None)
+    }
     for each in before:
         signal.signal(each, interrupt)
     try:

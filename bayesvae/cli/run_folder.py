@@ -1,11 +1,11 @@
 """The folder of a run while something writes into it: one writer at a time, and nothing lost.
 
-    runs/x              the run; `run.json` marks it, and lists the files that commands wrote
-    runs/.x.lock        held while a command writes there; a process that has ended holds none
-    runs/.x.new         a run folder about to appear
-    runs/.x.earlier     the run that ``fit --overwrite`` replaces, until the new one has ended
-    runs/.x.dropped     a run on its way out
-    runs/x/.results     results of a command, complete, on the way to their places
+    runs/x                    the run; `run.json` marks it, and lists what commands wrote
+    runs/.x.bayesvae-lock     held while a command writes there; a process that ended holds none
+    runs/.x.bayesvae-new      a run folder about to appear
+    runs/.x.bayesvae-earlier  what ``fit --overwrite`` replaces, until the new run has ended
+    runs/.x.bayesvae-dropped  a run on its way out
+    runs/x/.bayesvae-results  results of a command, complete, on the way to their places
 
 Whatever replaces or removes does so by one rename of a whole folder, and `settle` can tell from
 the names alone how far a process came that was killed, and goes on from there; it may be killed
@@ -26,26 +26,21 @@ from bayesvae.core import files
 
 FORMAT = 1
 """Of all that a run folder holds; a run of a later one is not read."""
-MARK, RESULTS = "run.json", ".results"
+MARK, RESULTS = "run.json", ".bayesvae-results"
 _MARKS = ("config.yaml", "data.json")
-"""What a folder of an earlier version had that held a run."""
-_ASIDE = re.compile(r"\.(?P<stem>.*)\.(?P<process>\d+)(\.\w+)?")
+"""What is written before there is any result."""
+_ASIDE = re.compile(r"\..*\.(?P<process>\d+)\.bayesvae-aside(\.\w+)?")
 Say = Callable[[str], None]
 
 
 def hidden(run: Path, what: str) -> Path:
     """A neighbour of a run that stands for a state of it."""
-    return run.with_name(f".{run.name}.{what}")
+    return run.with_name(f".{run.name}.bayesvae-{what}")
 
 
 def is_marked(run: Path) -> bool:
     """Whether a folder is a run that knows its files."""
     return (run / MARK).is_file()
-
-
-def holds_run(folder: Path) -> bool:
-    """Whether a folder is a run, of whatever version."""
-    return is_marked(folder) or all((folder / mark).exists() for mark in _MARKS)
 
 
 def own_files(run: Path) -> list[str]:
@@ -144,27 +139,28 @@ def replacing(run: Path, say: Say, given: Path | None = None) -> Iterator[None]:
     """
     existed = run.exists()
     earlier = hidden(run, "earlier")
-    if is_marked(run) and has_checkpoint(run):
-        os.replace(run, earlier)
-    elif is_marked(run):  # of a process that was killed before it had any
+    earlier_run = is_marked(run) and not is_begun(run)
+    if is_marked(run) and not earlier_run:  # of a process that was killed before it had any result
         _remove_own(run)
     new = hidden(run, "new")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
     _mark(new, [MARK])
-    if run.exists():  # a folder with files of the user's alone
-        os.replace(new / MARK, run / MARK)
-        new.rmdir()
-    else:
-        os.replace(new, run)
-    if earlier.exists():
-        _carry(earlier, run)
     try:
+        if earlier_run:
+            os.replace(run, earlier)
+        if run.exists():  # a folder with files of the user's alone
+            shutil.copyfile(new / MARK, run / MARK)
+            shutil.rmtree(new)
+        else:
+            os.replace(new, run)
+        if earlier.exists():
+            _carry(earlier, run)
         with listing(run, given):
             yield
     finally:
         settle(run, say)
-        if not has_checkpoint(run) and is_marked(run) and not earlier.exists():
+        if not earlier_run and is_marked(run) and not has_checkpoint(run):
             _remove_own(run)
             if not existed and not any(run.iterdir()):
                 run.rmdir()
@@ -173,6 +169,12 @@ def replacing(run: Path, say: Say, given: Path | None = None) -> Iterator[None]:
 def has_checkpoint(run: Path) -> bool:
     """Whether training left a state there."""
     return (run / "best.pt").is_file()
+
+
+def is_begun(run: Path) -> bool:
+    """Whether a run is one that was begun and came to nothing: it has no file with any result."""
+    names = [name for name in own_files(run) if (run / name).exists()]
+    return all(name in (MARK, *_MARKS) or name.startswith("code/") for name in names)
 
 
 def has_ended(run: Path) -> bool:
@@ -220,7 +222,7 @@ def is_unsettled(run: Path) -> bool:
 
 def _abandoned(run: Path) -> Iterator[Path]:
     """Results that processes staged which ended before they were complete."""
-    beginning = f".{run.name}.results."
+    beginning = f".{run.name}.bayesvae-results."
     with suppress(OSError):
         for path in run.parent.iterdir():
             process = path.name.removeprefix(beginning)
@@ -318,9 +320,9 @@ def results(run: Path, known: tuple[int, int]) -> Iterator[Path]:
         ValueError: if the run has been replaced since.
     """
     require_same(run, known)
-    with locked(run):  # or it is said before the work, not after it
-        pass
     staged = hidden(run, f"results.{os.getpid()}")
+    if not os.access(run.parent, os.W_OK):
+        staged = run / staged.name
     shutil.rmtree(staged, ignore_errors=True)
     staged.mkdir()
     try:

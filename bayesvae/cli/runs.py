@@ -31,8 +31,8 @@ from bayesvae.cli.output import require_writable
 from bayesvae.cli.parse import parse_file
 from bayesvae.cli.parts import look_here
 from bayesvae.cli.run_folder import (
-    has_checkpoint,
     identity,
+    is_begun,
     is_marked,
     is_unsettled,
     own_files,
@@ -117,7 +117,7 @@ def _say(text: str) -> None:
 
 
 def _require_claimable(path: Path, folder: str, overwrite: bool) -> None:
-    if is_marked(path) and has_checkpoint(path):
+    if is_marked(path) and not is_begun(path):
         if not overwrite:
             raise ValueError(
                 f"--out needs a folder without a run; {folder} holds one. Choose another name or "
@@ -201,7 +201,7 @@ def finish_what_was_begun(folder: Path) -> None:
     """Puts a run in order that a process left half-way, unless another is at work there."""
     run = folder.resolve()
     if is_unsettled(run):
-        with suppress(ValueError, PermissionError), locked(run):
+        with suppress(ValueError, OSError), locked(run):
             settle(run, _say)
 
 
@@ -220,8 +220,8 @@ def read(options: Namespace, device: torch.device) -> Run:
     finish_what_was_begun(folder)
     if is_marked(folder):
         own_files(folder)  # of a format that is known
+    known = identity(folder) if folder.is_dir() else (0, 0)
     config = read_config(folder, options.trust)
-    known = identity(folder)
     read_summary(folder)
     facts = read_facts(folder / "data.json")
     pair = build(config, facts)

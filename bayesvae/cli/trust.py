@@ -95,7 +95,8 @@ def refuse_foreign(path: Path, trust: bool, own: Mapping[str, Any] = MappingProx
         path: a YAML file.
         trust: whether the user said so.
         own: options of `OWN` that the user did not give, with their defaults, which the file may
-            not set to anything else; those of a run's own file are not acted on.
+            not set to anything else. A run's own file names its data, which are read again and
+            never downloaded; where it was written is not looked at.
 
     Raises:
         ValueError: if it does, or is no such file.

@@ -28,7 +28,7 @@ def write_aside(path: Path | str, write: Callable[[Path], None]) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    aside = path.with_name(f".{path.stem}.{os.getpid()}.bayesvae-aside{path.suffix}")
     try:
         write(aside)
         notice(path)

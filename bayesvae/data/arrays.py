@@ -72,8 +72,8 @@ def read_npz(path: Path, array: str | None = None, labels: str | None = None) ->
     except BROKEN as error:
         raise _broken(path, "numpy.savez", error) from error
     choice = choose(headers, str(path), array, labels)
-    _check_memory(path, [headers[name] for name in choice if name is not None])
     words = {name for name in LABEL_NAMES if name in headers and headers[name].dtype.kind in "US"}
+    _check_memory(path, [headers[name] for name in {*choice, *words} - {None}])
     try:
         arrays = load_npz(path, {*choice, *words} - {None})
     except BROKEN as error:
@@ -241,7 +241,10 @@ def _headers(path: Path) -> dict[str, Header]:
                 form = np.lib.format
                 read = form.read_array_header_1_0 if first else form.read_array_header_2_0
                 shape, _, dtype = read(file)
-            headers[member.removesuffix(".npy")] = Header(shape, dtype)
+            name = member.removesuffix(".npy")
+            if name in headers:
+                raise ValueError(f"it has two arrays called {name!r}")
+            headers[name] = Header(shape, dtype)
     return headers
 
 

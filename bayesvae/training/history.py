@@ -82,6 +82,10 @@ class NonFiniteError(FloatingPointError):
         super().__init__(text)
         self.history = history
 
+    def __reduce__(self) -> tuple:
+        """What a copy is made of, in another process too."""
+        return type(self), (str(self), self.history)
+
 
 class Record:
     """The running history of a fit, and its files.
@@ -106,6 +110,7 @@ class Record:
     ) -> None:
         self.pair, self.size, self.out = pair, size, None if out is None else Path(out)
         self.unseen, self.folder = None, None
+        self.unwritten: Epoch | None = None
         if validation is not None:
             self.unseen = sequential(validation, batch_size)
         model, guide = (programs.sized(p, size) for p in (pair.model, pair.guide))
@@ -162,7 +167,9 @@ class Record:
         try:
             yield
         except KeyboardInterrupt:
-            if self.data or self.pending:
+            if self.unwritten is not None:
+                self._write(self.unwritten)
+            elif self.data or self.pending:
                 self.epoch()
             raise
 
@@ -209,7 +216,9 @@ class Record:
         if self._is_best(row):
             self.best, self.best_state = row, self._state()
         if self.out is not None:
+            self.unwritten = row
             self._write(row)
+            self.unwritten = None
         unseen = "" if math.isnan(row.validation) else f", validation {row.validation:.2f}"
         return f"objective {row.objective:.2f}{unseen} nats per datum"
 

@@ -68,9 +68,9 @@ def test_a_run_that_gets_nowhere_brings_the_earlier_one_back(
 def test_an_earlier_run_comes_back_after_a_killed_process(run, tmp_path, capsys):
     folder = copied(run, tmp_path / "run")
     before = contents(folder)
-    folder.rename(tmp_path / ".run.earlier")
+    folder.rename(tmp_path / ".run.bayesvae-earlier")
     folder.mkdir()
-    (folder / "run.json").write_text((tmp_path / ".run.earlier" / "run.json").read_text())
+    (folder / "run.json").write_text((tmp_path / ".run.bayesvae-earlier" / "run.json").read_text())
     (folder / "config.yaml").write_text("half")
     (folder / "data.json").write_text("half")
     assert fit(folder) == 2

@@ -1,5 +1,6 @@
 """A run folder is whole whatever ends the process that writes there, and at whatever call."""
 
+import errno
 import io
 import itertools
 import os
@@ -310,8 +311,8 @@ def test_results_that_a_run_of_others_holds_are_not_placed_through_a_link(tmp_pa
     home.mkdir()
     (home / "keys").write_text("dear")
     (folder / "samples").symlink_to(home)
-    (folder / ".results" / "samples").mkdir(parents=True)
-    (folder / ".results" / "samples" / "keys").write_text("theirs")
+    (folder / ".bayesvae-results" / "samples").mkdir(parents=True)
+    (folder / ".bayesvae-results" / "samples" / "keys").write_text("theirs")
     runs.finish_what_was_begun(folder)
     assert (home / "keys").read_text() == "dear"
 
@@ -346,6 +347,56 @@ def test_a_link_of_the_users_is_not_written_through(tmp_path):
 
 
 def test_a_run_below_a_folder_of_any_name_keeps_the_users_files(tmp_path):
-    folder = run_of(tmp_path / ".results" / "run")
+    folder = run_of(tmp_path / ".bayesvae-results" / "run")
     made(folder, "new", overwrite=True)
     assert all((folder / name).read_text() == text for name, text in USERS.items())
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_a_run_whose_checkpoint_did_not_come_along_is_still_a_run(overwrite, tmp_path):
+    """As a repository leaves it that keeps no large files."""
+    folder = run_of(tmp_path / "run")
+    (folder / "best.pt").unlink()
+    before = contents(folder)
+
+    def breaks():
+        with runs.claimed(str(folder), overwrite):
+            raise OSError("no luck")
+
+    with pytest.raises(OSError if overwrite else ValueError):
+        breaks()
+    assert contents(folder) == before
+
+
+def test_hidden_files_of_the_users_stay(tmp_path):
+    folder = run_of(tmp_path / "run")
+    mine = {".notes.2024999.txt": "a", ".b.20240101": "b", "figures/.c.99999999.png": "c"}
+    for name, text in mine.items():
+        (folder / name).write_text(text)
+    made(folder, "new", overwrite=True)
+    with locked(folder):
+        settle(folder, print)
+    assert all((folder / name).read_text() == text for name, text in mine.items())
+
+
+def test_a_disk_that_is_full_at_once_leaves_the_run_where_it_is(tmp_path, monkeypatch):
+    folder = run_of(tmp_path / "run")
+    before = contents(folder)
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr("bayesvae.cli.run_folder._mark", full)
+    with pytest.raises(OSError, match="full"):
+        made(folder, "new", overwrite=True)
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_written_to(number, tmp_path, monkeypatch):
+    def unsupported(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("bayesvae.cli.locks.fcntl.flock", unsupported)
+    made(tmp_path / "run", "new")
+    assert of_text(tmp_path / "run", "new", WRITTEN)

@@ -1,6 +1,7 @@
 """Validation, the states that a fit keeps, and its files."""
 
 import math
+import pickle
 from functools import partial
 
 import pytest
@@ -222,3 +223,36 @@ def test_infinities_that_a_module_holds_on_purpose_are_no_fault():
     pair, x = learnable(), drawn(rotated(), 20)
     pair.model_part_0.register_buffer("mask", torch.tensor([0.0, -math.inf]))
     assert len(quiet(pair, x, elbo, epochs=2).epochs) == 2
+
+
+@pytest.mark.parametrize("name", ["metrics.csv", "last.pt", "best.pt"])
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_an_interruption_while_an_epoch_is_written_loses_none_of_its_files(
+    name, epoch, tmp_path, monkeypatch
+):
+    """Catches an epoch that is closed in memory and not on disk."""
+    write, times = files.write_aside, []
+
+    def pressed(path, how):
+        if path.name == name:
+            times.append(path)
+            if len(times) == epoch:
+                raise KeyboardInterrupt
+        write(path, how)
+
+    monkeypatch.setattr(files, "write_aside", pressed)
+    pair, x = learnable(), drawn(rotated(), 20)
+    with pytest.raises(KeyboardInterrupt):
+        quiet(pair, x, elbo, epochs=5, batch_size=20, out=tmp_path)
+    assert len(table(tmp_path / "metrics.csv")) == epoch
+    assert_close(files.load_state(tmp_path / "last.pt"), state_of(pair), rtol=0.0, atol=0.0)
+    assert (tmp_path / "best.pt").exists()
+
+
+def test_the_error_of_a_training_that_broke_reaches_another_process():
+    pair, x = learnable(), drawn(rotated(), 20)
+    with pytest.raises(FloatingPointError) as raised:
+        quiet(pair, x, elbo, epochs=2, **EXPLODING)
+    again = pickle.loads(pickle.dumps(raised.value))
+    assert str(again) == str(raised.value)
+    assert [e.step for e in again.history.epochs] == [e.step for e in raised.value.history.epochs]
